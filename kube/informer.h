@@ -1,0 +1,93 @@
+// Informer<T>: a local, always-current copy of a collection, kept by list+watch (WatchList where the server offers it),
+// and a notification per change. The copy is complete before has_synced(); after a lost watch it resumes from the last
+// resourceVersion, after 410 Gone it lists again and reports the difference as ordinary changes. Events of one object come
+// in order. The last good copy stays readable while the API is away.
+//
+// Threads: everything on the client's executor (one strand). Handlers are called there and must not block; objects are
+// shared immutable snapshots.
+//
+//   auto pods = make_informer<corev1::Pod>(client, {.field_selector = "spec.nodeName=n1"});
+//   pods->on_change([&](const Change<corev1::Pod>& c) { queue.add(key_of(c)); });
+//   pods->start();
+//   co_await pods->wait_synced();
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "kube/client.h"
+
+namespace fairlead::kube {
+
+struct InformerOptions {
+  std::string ns;  // empty: all
+  std::string label_selector;
+  std::string field_selector;
+};
+
+// "ns/name", or "name" for cluster-scoped objects.
+using ObjectKey = std::string;
+
+// The type-erased worker behind Informer<T>.
+class InformerCore {
+ public:
+  using Object = std::shared_ptr<const Message>;
+  struct RawChange {
+    ObjectKey key;
+    Object before;  // null: added
+    Object after;   // null: deleted
+  };
+  virtual ~InformerCore() = default;
+  virtual void start() = 0;
+  virtual Task<> stop() = 0;
+  virtual bool has_synced() const = 0;
+  virtual Task<> wait_synced() = 0;
+  virtual void on_change(std::function<void(const RawChange&)> handler) = 0;  // before start()
+  virtual void on_synced(std::function<void()> handler) = 0;                  // once, after the first full list
+  virtual Object get(const ObjectKey& key) const = 0;
+  virtual const std::map<ObjectKey, Object>& all() const = 0;
+};
+std::shared_ptr<InformerCore> make_informer_core(std::shared_ptr<Client> client, const Kind& kind, InformerOptions options);
+
+template <typename T>
+struct Change {
+  ObjectKey key;
+  std::shared_ptr<const T> before;
+  std::shared_ptr<const T> after;
+};
+
+template <typename T>
+class Informer {
+ public:
+  explicit Informer(std::shared_ptr<InformerCore> core) : core_(std::move(core)) {}
+  void on_change(std::function<void(const Change<T>&)> handler) {
+    core_->on_change([h = std::move(handler)](const InformerCore::RawChange& c) {
+      h(Change<T>{c.key, std::static_pointer_cast<const T>(c.before), std::static_pointer_cast<const T>(c.after)});
+    });
+  }
+  void on_synced(std::function<void()> handler) { core_->on_synced(std::move(handler)); }
+  void start() { core_->start(); }
+  Task<> stop() { return core_->stop(); }
+  bool has_synced() const { return core_->has_synced(); }
+  Task<> wait_synced() { return core_->wait_synced(); }
+  std::shared_ptr<const T> get(const ObjectKey& key) const { return std::static_pointer_cast<const T>(core_->get(key)); }
+  // f(const std::shared_ptr<const T>&) for each object, in key order.
+  template <typename F>
+  void for_each(F&& f) const {
+    for (const auto& [key, object] : core_->all()) f(std::static_pointer_cast<const T>(object));
+  }
+  std::size_t size() const { return core_->all().size(); }
+
+ private:
+  std::shared_ptr<InformerCore> core_;
+};
+
+template <typename T>
+std::shared_ptr<Informer<T>> make_informer(std::shared_ptr<Client> client, InformerOptions options = {}) {
+  return std::make_shared<Informer<T>>(make_informer_core(std::move(client), kind_of<T>(), std::move(options)));
+}
+
+}  // namespace fairlead::kube
