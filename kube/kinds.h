@@ -21,6 +21,8 @@ struct Subresource {
   std::string_view kind;           // kind of its body; empty: the parent's
   std::string_view group_version;  // of that kind, when not the parent's: "autoscaling/v1"
   std::vector<std::string_view> verbs;
+  const google::protobuf::Message* prototype = nullptr;  // of its body; null: the parent's
+  bool served = true;
 };
 
 struct Kind {
@@ -34,18 +36,31 @@ struct Kind {
   std::vector<std::string_view> categories;
   std::vector<std::string_view> verbs;
   std::vector<Subresource> subresources;
+  bool served = false;  // by Fairlead's apiserver; a client may use the others against a stock cluster
   const google::protobuf::Message* prototype = nullptr;       // of one object
-  const google::protobuf::Message* list_prototype = nullptr;  // of the list kind
+  const google::protobuf::Message* list_prototype = nullptr;  // of the list kind; null for reviews, which can only be created
 
   std::string api_version() const { return group.empty() ? std::string(version) : fmt::format("{}/{}", group, version); }
   std::string group_resource() const { return group.empty() ? std::string(resource) : fmt::format("{}.{}", resource, group); }
+  std::string list_kind() const { return fmt::format("{}List", kind); }
   bool namespaced() const { return scope == Scope::namespaced; }
+  bool has_verb(std::string_view verb) const;
+  const Subresource* find_subresource(std::string_view name) const;
 };
 
 std::span<const Kind> kinds();
 const Kind* find_kind(std::string_view api_version, std::string_view kind);
 const Kind* find_resource(std::string_view group, std::string_view version, std::string_view resource);
 const Kind& kind_of(const google::protobuf::Descriptor& type);  // Requires: a registered message type
+const Kind* find_kind_of(const google::protobuf::Descriptor& type);  // null when it is not the type of a registered kind
+
+// apiVersion and kind of every message that is an object of its own on the wire: the registered kinds and their lists, and
+// Status, Scale, Binding, Eviction, DeleteOptions and the like. Null for parts of objects (PodSpec).
+struct TypeName {
+  std::string api_version;
+  std::string kind;
+};
+const TypeName* type_name_of(const google::protobuf::Descriptor& type);
 
 template <typename T>
 const Kind& kind_of() {
