@@ -6,7 +6,8 @@
 //
 // Errors: net::use_result makes an Asio operation return (error_code, values...) instead of throwing.
 // GCC 12: do not put co_await inside a conditional expression or a braced initialiser list; give it its own statement,
-// and pass coroutine parameters by value.
+// pass coroutine parameters by value, and give a name to every lambda with captures before the co_await that uses it (the
+// captures of a temporary closure in a co_await expression are destroyed twice).
 #pragma once
 
 #ifndef BOOST_ASIO_SEPARATE_COMPILATION

@@ -21,6 +21,7 @@ class Headers {
   void erase(std::string_view name);
   std::optional<std::string_view> get(std::string_view name) const;  // the first one
   std::string_view value_or(std::string_view name, std::string_view fallback) const;
+  bool has_token(std::string_view name, std::string_view token) const;  // in a comma-separated list: Connection: upgrade
   const std::vector<std::pair<std::string, std::string>>& items() const { return items_; }
 
  private:
@@ -45,6 +46,8 @@ struct Peer {
   // From a client certificate that verified against the server's client CA; empty when there is none.
   std::string common_name;
   std::vector<std::string> organizations;
+  // A certificate was offered but did not verify, and why. It grants nothing; an authenticator may answer 401.
+  std::string certificate_error;
 };
 
 struct Request {
