@@ -1,0 +1,174 @@
+// What only the embedded store promises: opening, durability, files, quota. The data model is tested by kv_suite.
+#include "controlplane/etcd/store.h"
+
+#include <fstream>
+#include <thread>
+
+#include "base/files.h"
+#include "tests/controlplane/etcd/testing.h"
+
+namespace fairlead::etcd {
+namespace {
+
+Revision put(Store& s, const std::string& key, const std::string& value, LeaseId lease = 0) {
+  auto r = await(s.put({.key = key, .value = value, .lease = lease}));
+  EXPECT_TRUE(r) << (r ? "" : r.error().message);
+  return r ? r->revision : 0;
+}
+std::string get(Store& s, const std::string& key) {
+  auto r = s.range_now({.key = key});
+  if (!r) return "error: " + r.error().message;
+  return r->kvs.empty() ? "(none)" : r->kvs[0].value;
+}
+
+TEST(Store, StartsAtOneAndKeepsWhatItAnswered) {
+  TempDir dir;
+  {
+    auto s = Store::open(dir.path()).value();
+    EXPECT_EQ(s->revision(), 1);
+    EXPECT_EQ(put(*s, "a", "1"), 2);
+    EXPECT_EQ(put(*s, "a", "2"), 3);
+    EXPECT_EQ(put(*s, std::string(3000, 'k'), std::string(100'000, 'v')), 4);
+    ASSERT_TRUE(await(s->delete_range({.key = "a"})));
+    EXPECT_EQ(put(*s, "b", "x", 0), 6);
+  }
+  for (int i = 0; i < 3; ++i) {
+    auto s = Store::open(dir.path()).value();
+    EXPECT_EQ(s->revision(), 6);
+    EXPECT_EQ(get(*s, "a"), "(none)");
+    EXPECT_EQ(get(*s, "b"), "x");
+    EXPECT_EQ(get(*s, std::string(3000, 'k')).size(), 100'000u);
+    EXPECT_EQ(s->range_now({.key = "a", .revision = 2})->kvs.at(0).value, "1");
+  }
+}
+
+TEST(Store, TwoProcessesCannotOpenOneFolder) {
+  TempDir dir;
+  auto s = Store::open(dir.path()).value();
+  auto second = Store::open(dir.path());
+  ASSERT_FALSE(second);
+  EXPECT_EQ(second.error().code, ErrorCode::failed_precondition);
+  EXPECT_NE(second.error().message.find("another process"), std::string::npos) << second.error().message;
+}
+
+TEST(Store, RefusesAnotherFormat) {
+  TempDir dir;
+  { ASSERT_TRUE(Store::open(dir.path())); }
+  ASSERT_TRUE(write_file_atomic(dir.path() + "/format", "fairlead-etcd 99\n"));
+  auto s = Store::open(dir.path());
+  ASSERT_FALSE(s);
+  EXPECT_NE(s.error().message.find("fairlead-etcd 99"), std::string::npos) << s.error().message;
+}
+
+TEST(Store, AFailedFlushStopsWritesAndReadsGoOn) {
+  TempDir dir;
+  std::atomic<bool> broken{false};
+  StoreOptions o;
+  o.wal.sync = [&](int) -> Result<> {
+    if (broken) return fail_errno(EIO, "flush the write-ahead log");
+    return {};
+  };
+  {
+    auto s = Store::open(dir.path(), o).value();
+    put(*s, "a", "1");
+    broken = true;
+    auto r = await(s->put({.key = "a", .value = "2"}));
+    ASSERT_FALSE(r);
+    EXPECT_EQ(r.error().code, ErrorCode::unavailable);
+    EXPECT_NE(r.error().message.find("stopped accepting writes"), std::string::npos) << r.error().message;
+    broken = false;
+    EXPECT_FALSE(await(s->put({.key = "a", .value = "3"}))) << "the first failure is final";
+    EXPECT_EQ(get(*s, "a"), "1");
+    EXPECT_EQ(s->revision(), 2);
+    EXPECT_NE(s->status().failure, "");
+  }
+}
+
+TEST(Store, LeasesRunOutByTheClockAndSurviveARestart) {
+  TempDir dir;
+  ManualClock clock;
+  StoreOptions o;
+  o.clock = &clock;
+  LeaseId id;
+  {
+    auto s = Store::open(dir.path(), o).value();
+    id = await(s->lease_grant(10, 0))->id;
+    put(*s, "l1", "x", id);
+    put(*s, "l2", "y", id);
+    clock.advance(std::chrono::seconds(8));
+    EXPECT_EQ(await(s->lease_keep_alive(id))->ttl_seconds, 10);
+    clock.advance(std::chrono::seconds(9));
+    EXPECT_EQ(s->lease_info(id, true).ttl_seconds, 1);
+  }
+  auto s = Store::open(dir.path(), o).value();
+  auto info = s->lease_info(id, true);
+  EXPECT_EQ(info.ttl_seconds, 10);
+  EXPECT_EQ(info.keys, (std::vector<std::string>{"l1", "l2"}));
+  auto w = await(s->watch({.key = "l", .range_end = "m"})).value();
+  clock.advance(std::chrono::seconds(11));
+  s->wake();
+  auto batch = await_for(w->next(), std::chrono::seconds(5));
+  ASSERT_TRUE(batch && *batch);
+  ASSERT_EQ((*batch)->events.size(), 2u) << "one revision takes all keys of the lease";
+  EXPECT_EQ((*batch)->events[0].kv.mod_revision, (*batch)->events[1].kv.mod_revision);
+  EXPECT_EQ(s->lease_info(id, false).ttl_seconds, -1);
+  EXPECT_EQ(get(*s, "l1"), "(none)");
+}
+
+TEST(Store, CompactionFreesRowsAndWatchersHear) {
+  TempDir dir;
+  StoreOptions o;
+  o.flush_interval = std::chrono::milliseconds(5);
+  o.keep_recent_bytes = 0;
+  auto s = Store::open(dir.path(), o).value();
+  for (int round = 0; round < 20; ++round)
+    for (int k = 0; k < 100; ++k) put(*s, "k" + std::to_string(k), std::to_string(round));
+  const auto last = s->revision();
+  ASSERT_TRUE(s->flush());
+  ASSERT_TRUE(await(s->compact(last, true)));
+  ASSERT_TRUE(s->flush());
+  auto old = s->range_now({.key = "k1", .revision = last - 1});
+  ASSERT_FALSE(old);
+  EXPECT_EQ(old.error().message, "etcdserver: mvcc: required revision has been compacted");
+  EXPECT_EQ(get(*s, "k7"), "19");
+  auto w = await(s->watch({.key = "k", .range_end = "l", .start_revision = 5})).value();
+  auto batch = await_for(w->next(), std::chrono::seconds(5));
+  ASSERT_TRUE(batch);
+  ASSERT_FALSE(*batch);
+  EXPECT_EQ(w->compact_revision(), last);
+  std::size_t rows = 0;
+  for (int i = 0; i < 200; ++i) {
+    rows = 0;
+    ASSERT_TRUE(s->scan(1, last, [&](RevKey, const RowView&) -> Result<bool> { ++rows; return true; }));
+    if (rows == 100) break;
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  EXPECT_EQ(rows, 100u);
+}
+
+TEST(Store, QuotaRaisesNoSpaceUntilItIsCleared) {
+  TempDir dir;
+  StoreOptions o;
+  o.quota_bytes = 1 << 20;
+  o.flush_interval = std::chrono::milliseconds(5);
+  auto s = Store::open(dir.path(), o).value();
+  Result<PutResponse> r;
+  int written = 0;
+  for (; written < 200; ++written) {
+    r = await(s->put({.key = "k" + std::to_string(written), .value = std::string(10'000, 'x')}));
+    if (!r) break;
+  }
+  ASSERT_FALSE(r);
+  EXPECT_EQ(r.error().message, "etcdserver: mvcc: database space exceeded");
+  EXPECT_GT(written, 50);
+  EXPECT_TRUE(s->status().no_space);
+  ASSERT_TRUE(await(s->delete_range({.key = "k", .range_end = "l"}))) << "deleting must still work";
+  ASSERT_TRUE(await(s->compact(s->revision(), true)));
+  EXPECT_FALSE(await(s->put({.key = "a", .value = "b"}))) << "the alarm stays";
+  for (int i = 0; i < 500 && s->status().used_bytes > 200'000; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  s->set_settings({{kAlarmNoSpace, std::nullopt}}, [](Result<Revision>) {});
+  EXPECT_TRUE(await(s->put({.key = "a", .value = "b"})));
+}
+
+}  // namespace
+}  // namespace fairlead::etcd
