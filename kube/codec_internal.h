@@ -1,0 +1,42 @@
+// Shared between the files of the codec only.
+#pragma once
+
+#include <google/protobuf/message.h>
+
+#include <cstddef>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "kube/schema.h"
+
+namespace fairlead::kube {
+
+inline constexpr std::size_t kMaxDepth = 100;
+inline constexpr std::size_t kMaxStrictErrors = 100;
+
+// False for a message that says the same as an absent one: no field set but empty `value` messages.
+bool has_content(const TypeInfo& t, const google::protobuf::Message& m);
+
+// Where a decoder is, as text: spec.containers[0].resources.limits[cpu]. Cheap to push and pop; text is made only for errors.
+class FieldPath {
+ public:
+  void push_name(std::string_view name) { parts_.push_back({name, kName}); }
+  void push_key(std::string_view key) { parts_.push_back({key, kKey}); }
+  void push_index(std::size_t index) { parts_.push_back({{}, static_cast<std::int64_t>(index)}); }
+  void pop() { parts_.pop_back(); }
+  std::size_t depth() const { return parts_.size(); }
+  // With a last member that is not on the path. Map keys stand in brackets, or dotted as upstream's strict errors write them.
+  std::string text(std::string_view last = {}, bool dotted_keys = false) const;
+
+ private:
+  static constexpr std::int64_t kName = -1;
+  static constexpr std::int64_t kKey = -2;
+  struct Part {
+    std::string_view name;
+    std::int64_t index;
+  };
+  std::vector<Part> parts_;
+};
+
+}  // namespace fairlead::kube
