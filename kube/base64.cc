@@ -47,7 +47,7 @@ std::optional<std::string> from_base64(std::string_view text) {
   std::string out;
   out.reserve(text.size() / 4 * 3);
   std::uint32_t bits = 0;
-  int have = 0;     // characters of the current group of four
+  int have = 0;  // characters of the current group of four
   int padding = 0;
   for (const char c : text) {
     if (c == '\n' || c == '\r') continue;

@@ -28,14 +28,14 @@ namespace fairlead::kube {
 using Message = google::protobuf::Message;
 
 // ---- JSON
-boost::json::value to_json_value(const Message& object);            // without apiVersion and kind
+boost::json::value to_json_value(const Message& object);  // without apiVersion and kind
 boost::json::object to_json_object(const Message& object, std::string_view api_version, std::string_view kind);
-std::string to_json(const Message& object);                         // with kind and apiVersion when it has a type name
-void append_json(std::string& out, const Message& object);          // the same, to the end of `out`
+std::string to_json(const Message& object);                 // with kind and apiVersion when it has a type name
+void append_json(std::string& out, const Message& object);  // the same, to the end of `out`
 void append_json(std::string& out, const Message& object, std::string_view api_version, std::string_view kind);
 void append_json(std::string& out, const boost::json::value& value);  // compact; numbers as Go writes them
 std::string to_json(const boost::json::value& value);
-void append_json_string(std::string& out, std::string_view text);   // quoted and escaped; bad UTF-8 becomes U+FFFD
+void append_json_string(std::string& out, std::string_view text);  // quoted and escaped; bad UTF-8 becomes U+FFFD
 
 struct DecodeOptions {
   // Filled with `unknown field "spec.x"` and `duplicate field "spec.y"`, at most 100.

@@ -84,7 +84,8 @@ Result<EnvelopeView> view_envelope(std::string_view bytes) {
   WireReader outer(bytes.substr(kMagic.size()));
   while (outer.next(field, value)) {
     if (field == 2) e.raw = value;
-    if (field == 3 && !value.empty()) return fail(ErrorCode::invalid_argument, "protobuf: contentEncoding \"{}\" is not supported", value);
+    if (field == 3 && !value.empty())
+      return fail(ErrorCode::invalid_argument, "protobuf: contentEncoding \"{}\" is not supported", value);
     if (field != 1) continue;
     WireReader meta(value);
     while (meta.next(field, value)) {
@@ -268,7 +269,8 @@ Result<> normalize_at(Message& object, int level) {
 }
 
 Result<AnyObject> decode_enveloped(std::string_view bytes, int level) {
-  if (level > kMaxEmbedded) return fail(ErrorCode::invalid_argument, "protobuf: objects embedded more than {} levels deep", kMaxEmbedded);
+  if (level > kMaxEmbedded)
+    return fail(ErrorCode::invalid_argument, "protobuf: objects embedded more than {} levels deep", kMaxEmbedded);
   FL_TRY(const auto e, view_envelope(bytes));
   AnyObject any;
   any.kind = find_kind(e.api_version, e.kind);

@@ -92,7 +92,8 @@ class Reader {
   Result<> object(const TypeInfo& t, const json::value& v, Message& out, bool top) {
     const auto* o = v.if_object();
     if (!o) return wrong("an object", v);
-    if (path_.depth() > kMaxDepth) return fail(ErrorCode::invalid_argument, "{}: nested more than {} levels deep", path_.text(), kMaxDepth);
+    if (path_.depth() > kMaxDepth)
+      return fail(ErrorCode::invalid_argument, "{}: nested more than {} levels deep", path_.text(), kMaxDepth);
     for (const auto& [key, child] : *o) {
       const std::string_view name = key;
       const Member* member = t.find(name);

@@ -379,7 +379,8 @@ void append_json_string(std::string& out, std::string_view text) {
   for (std::size_t i = 0; i < text.size(); ++i) {
     const auto c = static_cast<unsigned char>(text[i]);
     const char e = kEscapes[c];
-    if (e == 0) [[likely]] continue;
+    if (e == 0) [[likely]]
+      continue;
     if (e == '8') {
       if (const std::size_t n = utf8_length(text.substr(i))) {
         i += n - 1;

@@ -22,8 +22,8 @@ struct Handler {
 
   struct Frame {
     bool array = false;
-    std::size_t index = 0;                  // of an array: the item being read
-    std::string key;                        // of an object: the member being read
+    std::size_t index = 0;  // of an array: the item being read
+    std::string key;        // of an object: the member being read
     std::unordered_set<std::string> keys;
   };
 
@@ -58,7 +58,8 @@ struct Handler {
     key.append(s.data(), s.size());
     Frame& f = frames.back();
     f.key = std::exchange(key, {});
-    if (!f.keys.insert(f.key).second && strict->size() < kMaxStrictErrors) strict->push_back(fmt::format("duplicate field \"{}\"", path()));
+    if (!f.keys.insert(f.key).second && strict->size() < kMaxStrictErrors)
+      strict->push_back(fmt::format("duplicate field \"{}\"", path()));
     return true;
   }
   bool on_string_part(string_view s, std::size_t, error_code&) {

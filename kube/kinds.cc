@@ -113,7 +113,8 @@ std::vector<Kind> core_kinds() {
       kind<Event, EventList>("", {"events", "event", kNamespaced, true, {"ev"}}),
       kind<LimitRange, LimitRangeList>("", {"limitranges", "limitrange", kNamespaced, false, {"limits"}}),
       kind<Namespace, NamespaceList>(
-          "", {"namespaces", "namespace", kCluster, true, {"ns"}, {}, {status(), {"finalize", {}, {}, {"update"}}}, namespace_verbs}),
+          "",
+          {"namespaces", "namespace", kCluster, true, {"ns"}, {}, {status(), {"finalize", {}, {}, {"update"}}}, namespace_verbs}),
       kind<Node, NodeList>("", {"nodes", "node", kCluster, true, {"no"}, {}, {status()}}),
       kind<PersistentVolumeClaim, PersistentVolumeClaimList>(
           "", {"persistentvolumeclaims", "persistentvolumeclaim", kNamespaced, false, {"pvc"}, {}, {status()}}),
@@ -123,13 +124,17 @@ std::vector<Kind> core_kinds() {
       kind<PodTemplate, PodTemplateList>("", {"podtemplates", "podtemplate"}),
       kind<ReplicationController, ReplicationControllerList>(
           "", {"replicationcontrollers", "replicationcontroller", kNamespaced, false, {"rc"}, {"all"}, {scale(), status()}}),
-      kind<ResourceQuota, ResourceQuotaList>(
-          "", {"resourcequotas", "resourcequota", kNamespaced, false, {"quota"}, {}, {status()}}),
+      kind<ResourceQuota, ResourceQuotaList>("",
+                                             {"resourcequotas", "resourcequota", kNamespaced, false, {"quota"}, {}, {status()}}),
       kind<Secret, SecretList>("", {"secrets", "secret", kNamespaced, true}),
-      kind<ServiceAccount, ServiceAccountList>(
-          "", {"serviceaccounts", "serviceaccount", kNamespaced, true, {"sa"}, {},
-               {{"token", "TokenRequest", "authentication.k8s.io/v1", kCreateOnly,
-                 &authenticationv1::TokenRequest::default_instance(), false}}}),
+      kind<ServiceAccount, ServiceAccountList>("", {"serviceaccounts",
+                                                    "serviceaccount",
+                                                    kNamespaced,
+                                                    true,
+                                                    {"sa"},
+                                                    {},
+                                                    {{"token", "TokenRequest", "authentication.k8s.io/v1", kCreateOnly,
+                                                      &authenticationv1::TokenRequest::default_instance(), false}}}),
       kind<Service, ServiceList>("", {"services", "service", kNamespaced, true, {"svc"}, {"all"}, {status()}}),
   };
 }
@@ -142,8 +147,7 @@ std::vector<Kind> apps_kinds() {
       kind<DaemonSet, DaemonSetList>(g, {"daemonsets", "daemonset", kNamespaced, false, {"ds"}, {"all"}, {status()}}),
       kind<Deployment, DeploymentList>(
           g, {"deployments", "deployment", kNamespaced, true, {"deploy"}, {"all"}, {scale(), status()}}),
-      kind<ReplicaSet, ReplicaSetList>(
-          g, {"replicasets", "replicaset", kNamespaced, true, {"rs"}, {"all"}, {scale(), status()}}),
+      kind<ReplicaSet, ReplicaSetList>(g, {"replicasets", "replicaset", kNamespaced, true, {"rs"}, {"all"}, {scale(), status()}}),
       kind<StatefulSet, StatefulSetList>(
           g, {"statefulsets", "statefulset", kNamespaced, false, {"sts"}, {"all"}, {scale(), status()}}),
   };
@@ -171,8 +175,8 @@ std::vector<Kind> other_kinds() {
           "autoscaling",
           {"horizontalpodautoscalers", "horizontalpodautoscaler", kNamespaced, false, {"hpa"}, {"all"}, {status()}}),
       kind<coordinationv1::Lease, coordinationv1::LeaseList>("coordination.k8s.io", {"leases", "lease", kNamespaced, true}),
-      kind<discoveryv1::EndpointSlice, discoveryv1::EndpointSliceList>(
-          "discovery.k8s.io", {"endpointslices", "endpointslice", kNamespaced, true}),
+      kind<discoveryv1::EndpointSlice, discoveryv1::EndpointSliceList>("discovery.k8s.io",
+                                                                       {"endpointslices", "endpointslice", kNamespaced, true}),
       kind<eventsv1::Event, eventsv1::EventList>("events.k8s.io", {"events", "event", kNamespaced, true, {"ev"}}),
       kind<policyv1::PodDisruptionBudget, policyv1::PodDisruptionBudgetList>(
           "policy", {"poddisruptionbudgets", "poddisruptionbudget", kNamespaced, false, {"pdb"}, {}, {status()}}),
@@ -183,8 +187,7 @@ std::vector<Kind> other_kinds() {
       review<authenticationv1::SelfSubjectReview>(authn, {"selfsubjectreviews", "selfsubjectreview", kCluster}),
       review<authenticationv1::TokenReview>(authn, {"tokenreviews", "tokenreview", kCluster}),
       review<authorizationv1::LocalSubjectAccessReview>(authz, {"localsubjectaccessreviews", "localsubjectaccessreview"}),
-      review<authorizationv1::SelfSubjectAccessReview>(
-          authz, {"selfsubjectaccessreviews", "selfsubjectaccessreview", kCluster}),
+      review<authorizationv1::SelfSubjectAccessReview>(authz, {"selfsubjectaccessreviews", "selfsubjectaccessreview", kCluster}),
       review<authorizationv1::SelfSubjectRulesReview>(authz, {"selfsubjectrulesreviews", "selfsubjectrulesreview", kCluster}),
       review<authorizationv1::SubjectAccessReview>(authz, {"subjectaccessreviews", "subjectaccessreview", kCluster}),
   };
@@ -300,7 +303,8 @@ const TypeName* type_name_of(const Descriptor& type) {
 }
 
 std::string resource_path(const Kind& kind, std::string_view ns, std::string_view name, std::string_view subresource) {
-  std::string path = kind.group.empty() ? fmt::format("/api/{}", kind.version) : fmt::format("/apis/{}/{}", kind.group, kind.version);
+  std::string path =
+      kind.group.empty() ? fmt::format("/api/{}", kind.version) : fmt::format("/apis/{}/{}", kind.group, kind.version);
   if (kind.namespaced() && !ns.empty()) {
     path += "/namespaces/";
     append_segment(path, ns);

@@ -26,11 +26,11 @@ struct Subresource {
 };
 
 struct Kind {
-  std::string_view group;      // "" for core
-  std::string_view version;    // "v1"
-  std::string_view kind;       // "Deployment"
-  std::string_view resource;   // "deployments"
-  std::string_view singular;   // "deployment"
+  std::string_view group;     // "" for core
+  std::string_view version;   // "v1"
+  std::string_view kind;      // "Deployment"
+  std::string_view resource;  // "deployments"
+  std::string_view singular;  // "deployment"
   Scope scope = Scope::namespaced;
   std::vector<std::string_view> short_names;
   std::vector<std::string_view> categories;
@@ -51,7 +51,7 @@ struct Kind {
 std::span<const Kind> kinds();
 const Kind* find_kind(std::string_view api_version, std::string_view kind);
 const Kind* find_resource(std::string_view group, std::string_view version, std::string_view resource);
-const Kind& kind_of(const google::protobuf::Descriptor& type);  // Requires: a registered message type
+const Kind& kind_of(const google::protobuf::Descriptor& type);       // Requires: a registered message type
 const Kind* find_kind_of(const google::protobuf::Descriptor& type);  // null when it is not the type of a registered kind
 
 // apiVersion and kind of every message that is an object of its own on the wire: the registered kinds and their lists, and

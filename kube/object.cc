@@ -124,7 +124,8 @@ std::optional<std::string> field_text(const Message& object, std::string_view pa
     if (list != step->index.has_value()) return std::nullopt;
     if (f.shape == Shape::scalar) {
       if (!path.empty()) return std::nullopt;
-      const bool unset = !present || (!r.HasField(*m, f.field) && (f.pointer || f.field->cpp_type() == FieldDescriptor::CPPTYPE_STRING));
+      const bool unset =
+          !present || (!r.HasField(*m, f.field) && (f.pointer || f.field->cpp_type() == FieldDescriptor::CPPTYPE_STRING));
       return unset ? std::string() : scalar_text(f.field, *m, r);
     }
     if (f.shape == Shape::message) {

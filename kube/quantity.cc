@@ -18,8 +18,8 @@ constexpr std::string_view kSyntax =
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
 struct Suffix {
-  int ten = 0;       // times 10^ten
-  int kibi = 0;      // times 1024^kibi
+  int ten = 0;   // times 10^ten
+  int kibi = 0;  // times 1024^kibi
   bool exponent = false;
 };
 

@@ -19,7 +19,9 @@ class Quantity {
   Quantity() = default;  // zero
   static Result<Quantity> parse(std::string_view text);
   static Quantity from_value(std::int64_t units) { return Quantity(static_cast<__int128>(units) * kNano, Format::decimal_si); }
-  static Quantity from_milli(std::int64_t milli) { return Quantity(static_cast<__int128>(milli) * (kNano / 1000), Format::decimal_si); }
+  static Quantity from_milli(std::int64_t milli) {
+    return Quantity(static_cast<__int128>(milli) * (kNano / 1000), Format::decimal_si);
+  }
   static Quantity from_bytes(std::int64_t bytes) { return Quantity(static_cast<__int128>(bytes) * kNano, Format::binary_si); }
 
   std::int64_t value() const { return scaled(kNano); }         // whole units, rounded away from zero

@@ -32,7 +32,8 @@ class CelMapReflectionFriend {
     auto* mutable_for_api = const_cast<Message*>(&m);  // MapBegin reads only, but takes a pointer
     const auto* r = m.GetReflection();
     const auto end = r->MapEnd(mutable_for_api, f);
-    for (auto it = r->MapBegin(mutable_for_api, f); it != end; ++it) visit(it.GetKey().GetStringValue(), it.GetValueRef().GetMessageValue());
+    for (auto it = r->MapBegin(mutable_for_api, f); it != end; ++it)
+      visit(it.GetKey().GetStringValue(), it.GetValueRef().GetMessageValue());
   }
   template <typename F>
   static void for_each_mutable(Message& m, const FieldDescriptor* f, F&& visit) {

@@ -31,10 +31,10 @@ struct TypeInfo;
 
 struct FieldInfo {
   const google::protobuf::FieldDescriptor* field = nullptr;
-  std::string name;         // in JSON
-  std::string key_text;     // "\"name\":"
+  std::string name;      // in JSON
+  std::string key_text;  // "\"name\":"
   Shape shape = Shape::scalar;
-  bool inlined = false;     // its members stand in the parent's object
+  bool inlined = false;  // its members stand in the parent's object
   bool pointer = false;
   bool always = false;
   bool value = false;
@@ -42,7 +42,7 @@ struct FieldInfo {
   bool patch_merge = false;        // strategy has "merge"
   bool patch_retain_keys = false;  // strategy has "retainKeys"
   std::string patch_merge_key;
-  const TypeInfo* type = nullptr;                            // of the message, the list's items or the map's values
+  const TypeInfo* type = nullptr;                                // of the message, the list's items or the map's values
   const google::protobuf::FieldDescriptor* map_value = nullptr;  // of a map
 };
 
@@ -55,10 +55,10 @@ struct Member {
 struct TypeInfo {
   const google::protobuf::Descriptor* descriptor = nullptr;
   Form form = Form::object;
-  bool type_meta = false;          // an object of its own on the wire: apiVersion and kind may stand in its JSON
-  bool needs_normalize = true;     // false: nothing below can hold a zero or a special form (see normalize in codec)
+  bool type_meta = false;               // an object of its own on the wire: apiVersion and kind may stand in its JSON
+  bool needs_normalize = true;          // false: nothing below can hold a zero or a special form (see normalize in codec)
   const FieldInfo* metadata = nullptr;  // of type ObjectMeta
-  std::vector<FieldInfo> fields;   // in the order of the schema, which is the order of the JSON text
+  std::vector<FieldInfo> fields;        // in the order of the schema, which is the order of the JSON text
   std::unordered_map<std::string_view, Member> members;  // by JSON name, inlined ones included
 
   const Member* find(std::string_view name) const {

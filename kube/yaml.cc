@@ -1,5 +1,6 @@
-// YAML to JSON values and back, with the reading of plain scalars that kubectl uses (YAML 1.1: yes and no are booleans, 0644
-// is octal), duplicate keys reported, and anchors, depth and expansion bounded. Built on yaml-cpp's event interface.
+// YAML to JSON values and back. Plain scalars are read as kubectl reads them (YAML 1.1: yes and no are booleans, 0644 is
+// octal), but for the single letters y and n, which are keys more often than answers and stay text. Duplicate keys are
+// reported; depth, and what anchors expand to, are bounded. Built on yaml-cpp's event interface.
 #include <yaml-cpp/eventhandler.h>
 #include <yaml-cpp/exceptions.h>
 #include <yaml-cpp/parser.h>
@@ -31,8 +32,8 @@ bool one_of(std::string_view s, std::initializer_list<std::string_view> words) {
 bool is_null_word(std::string_view s) { return one_of(s, {"", "~", "null", "Null", "NULL"}); }
 
 std::optional<bool> bool_word(std::string_view s) {
-  if (one_of(s, {"y", "Y", "yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON"})) return true;
-  if (one_of(s, {"n", "N", "no", "No", "NO", "false", "False", "FALSE", "off", "Off", "OFF"})) return false;
+  if (one_of(s, {"yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON"})) return true;
+  if (one_of(s, {"no", "No", "NO", "false", "False", "FALSE", "off", "Off", "OFF"})) return false;
   return std::nullopt;
 }
 
@@ -358,9 +359,13 @@ class YamlWriter {
   static bool plain_is_safe(std::string_view s) {
     if (s.empty() || s.size() > 1000) return false;
     const std::string word(s);
-    if (!plain_scalar(word).is_string() || one_of(s, {"<<", "=", "-", "?", "---", "...", ".inf", ".nan", ".NaN", ".Inf"})) return false;
-    if (s.front() >= '0' && s.front() <= '9' && s.find_first_not_of("0123456789-:TtZz.+ _eE") == std::string_view::npos) return false;
-    if (s.find_first_of("!&*-?|>@`%'\"#,[]{}:~= ") == 0 && !(s[0] == '-' && s.size() > 1 && s[1] != ' ' && s[1] != '-')) return false;
+    if (!plain_scalar(word).is_string() ||
+        one_of(s, {"y", "Y", "n", "N", "<<", "=", "-", "?", "---", "...", ".inf", ".nan", ".NaN", ".Inf"}))
+      return false;
+    if (s.front() >= '0' && s.front() <= '9' && s.find_first_not_of("0123456789-:TtZz.+ _eE") == std::string_view::npos)
+      return false;
+    if (s.find_first_of("!&*-?|>@`%'\"#,[]{}:~= ") == 0 && !(s[0] == '-' && s.size() > 1 && s[1] != ' ' && s[1] != '-'))
+      return false;
     if (s.front() == ' ' || s.back() == ' ' || s.back() == ':') return false;
     for (std::size_t i = 0; i < s.size(); ++i) {
       const auto c = static_cast<unsigned char>(s[i]);

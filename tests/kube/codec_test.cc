@@ -46,25 +46,27 @@ struct RoundTrip {
 };
 
 const RoundTrip kRoundTrips[] = {
-    {"an object carries kind and apiVersion", corev1::Pod::default_instance(), R"({"kind":"Pod","apiVersion":"v1","metadata":{"name":"a"}})",
-     nullptr},
+    {"an object carries kind and apiVersion", corev1::Pod::default_instance(),
+     R"({"kind":"Pod","apiVersion":"v1","metadata":{"name":"a"}})", nullptr},
     {"a part of an object does not", corev1::PodTemplateSpec::default_instance(), R"({"metadata":{"name":"a"}})", nullptr},
     {"order of the schema, not of the input", metav1::ObjectMeta::default_instance(), R"({"namespace":"n","name":"a"})",
      R"({"name":"a","namespace":"n"})"},
     {"map entries by key", metav1::ObjectMeta::default_instance(), R"({"labels":{"b":"2","a":"1","c":""}})",
      R"({"labels":{"a":"1","b":"2","c":""}})"},
-    {"a pointer keeps its zero", appsv1::DeploymentSpec::default_instance(), R"({"replicas":0,"minReadySeconds":0,"paused":false})",
-     R"({"replicas":0})"},
+    {"a pointer keeps its zero", appsv1::DeploymentSpec::default_instance(),
+     R"({"replicas":0,"minReadySeconds":0,"paused":false})", R"({"replicas":0})"},
     {"a pointer keeps its false", corev1::SecurityContext::default_instance(), R"({"privileged":false,"runAsUser":0})", nullptr},
     {"null is absent", appsv1::DeploymentSpec::default_instance(), R"({"replicas":null,"selector":null,"template":null})", "{}"},
     {"an empty struct is absent", appsv1::Deployment::default_instance(),
      R"({"kind":"Deployment","apiVersion":"apps/v1","metadata":{"creationTimestamp":null},"spec":{"strategy":{}},"status":{}})",
      R"({"kind":"Deployment","apiVersion":"apps/v1"})"},
     {"an empty pointer is not", corev1::Volume::default_instance(), R"({"name":"v","emptyDir":{}})", nullptr},
-    {"an empty selector means all, no selector none", corev1::PodAffinityTerm::default_instance(), R"({"labelSelector":{},"topologyKey":"x"})",
-     nullptr},
-    {"the pod selector of a policy is always there", networkingv1::NetworkPolicySpec::default_instance(), "{}", R"({"podSelector":{}})"},
-    {"always-present zeros", corev1::ContainerStatus::default_instance(), R"({"name":"c","state":{"running":{"startedAt":"2024-05-01T10:00:00Z"}}})",
+    {"an empty selector means all, no selector none", corev1::PodAffinityTerm::default_instance(),
+     R"({"labelSelector":{},"topologyKey":"x"})", nullptr},
+    {"the pod selector of a policy is always there", networkingv1::NetworkPolicySpec::default_instance(), "{}",
+     R"({"podSelector":{}})"},
+    {"always-present zeros", corev1::ContainerStatus::default_instance(),
+     R"({"name":"c","state":{"running":{"startedAt":"2024-05-01T10:00:00Z"}}})",
      R"({"name":"c","state":{"running":{"startedAt":"2024-05-01T10:00:00Z"}},"ready":false,"restartCount":0,"image":"","imageID":""})"},
     {"a list always has its items", corev1::PodList::default_instance(), R"({})",
      R"({"kind":"PodList","apiVersion":"v1","metadata":{},"items":[]})"},
@@ -72,32 +74,38 @@ const RoundTrip kRoundTrips[] = {
      R"({"kind":"PodList","apiVersion":"v1","metadata":{"resourceVersion":"5"},"items":[{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a"}}]})",
      R"({"kind":"PodList","apiVersion":"v1","metadata":{"resourceVersion":"5"},"items":[{"metadata":{"name":"a"}}]})"},
     {"inlined members", corev1::Probe::default_instance(), R"({"httpGet":{"path":"/","port":"web"},"periodSeconds":5})", nullptr},
-    {"inlined two deep", corev1::Volume::default_instance(), R"({"name":"v","configMap":{"name":"c","defaultMode":420,"optional":false}})",
+    {"inlined two deep", corev1::Volume::default_instance(),
+     R"({"name":"v","configMap":{"name":"c","defaultMode":420,"optional":false}})",
      R"({"name":"v","configMap":{"name":"c","defaultMode":420,"optional":false}})"},
     {"an ephemeral container is a container", corev1::EphemeralContainer::default_instance(),
      R"({"name":"debug","image":"busybox","targetContainerName":"web"})", nullptr},
     {"IntOrString as a number", corev1::ServicePort::default_instance(), R"({"port":80,"targetPort":8080})", nullptr},
     {"IntOrString as text", corev1::ServicePort::default_instance(), R"({"port":80,"targetPort":"http"})", nullptr},
-    {"IntOrString zero behind a pointer", appsv1::RollingUpdateDeployment::default_instance(), R"({"maxUnavailable":"25%","maxSurge":0})",
-     nullptr},
+    {"IntOrString zero behind a pointer", appsv1::RollingUpdateDeployment::default_instance(),
+     R"({"maxUnavailable":"25%","maxSurge":0})", nullptr},
     {"quantities become canonical", corev1::ResourceRequirements::default_instance(),
      R"({"limits":{"memory":"1024Mi","cpu":0.5},"requests":{"cpu":"1000m","memory":1000}})",
      R"({"limits":{"cpu":"500m","memory":"1Gi"},"requests":{"cpu":"1","memory":"1k"}})"},
     {"time with an offset", metav1::ObjectMeta::default_instance(), R"({"creationTimestamp":"2024-05-01T12:30:00.9+02:30"})",
      R"({"creationTimestamp":"2024-05-01T10:00:00Z"})"},
     {"time before 1970", metav1::ObjectMeta::default_instance(), R"({"creationTimestamp":"1969-12-31T23:59:59Z"})", nullptr},
-    {"the first second of 1970 is a time", metav1::ObjectMeta::default_instance(), R"({"creationTimestamp":"1970-01-01T00:00:00Z"})", nullptr},
-    {"micro time", coordinationv1::LeaseSpec::default_instance(), R"({"renewTime":"2024-02-29T10:00:00.123456Z","leaseTransitions":0})",
+    {"the first second of 1970 is a time", metav1::ObjectMeta::default_instance(),
+     R"({"creationTimestamp":"1970-01-01T00:00:00Z"})", nullptr},
+    {"micro time", coordinationv1::LeaseSpec::default_instance(),
+     R"({"renewTime":"2024-02-29T10:00:00.123456Z","leaseTransitions":0})",
      R"({"renewTime":"2024-02-29T10:00:00.123456Z","leaseTransitions":0})"},
     {"micro time, shorter and longer fractions", coordinationv1::LeaseSpec::default_instance(),
      R"({"acquireTime":"2024-02-29T10:00:00.5Z","renewTime":"2024-02-29T10:00:00.123456789Z"})",
      R"({"acquireTime":"2024-02-29T10:00:00.500000Z","renewTime":"2024-02-29T10:00:00.123456Z"})"},
     {"bytes as base64", corev1::Secret::default_instance(),
-     R"({"kind":"Secret","apiVersion":"v1","data":{"a":"aGVsbG8=","b":"","c":"/+8="},"stringData":{"x":"y"},"type":"Opaque"})", nullptr},
+     R"({"kind":"Secret","apiVersion":"v1","data":{"a":"aGVsbG8=","b":"","c":"/+8="},"stringData":{"x":"y"},"type":"Opaque"})",
+     nullptr},
     {"an embedded object is kept as it is", appsv1::ControllerRevision::default_instance(),
-     R"({"kind":"ControllerRevision","apiVersion":"apps/v1","data":{"spec":{"z":[1,2.5,null,true],"a":{}}},"revision":3})", nullptr},
+     R"({"kind":"ControllerRevision","apiVersion":"apps/v1","data":{"spec":{"z":[1,2.5,null,true],"a":{}}},"revision":3})",
+     nullptr},
     {"managed fields", metav1::ManagedFieldsEntry::default_instance(),
-     R"({"manager":"kubectl","operation":"Apply","fieldsType":"FieldsV1","fieldsV1":{"f:metadata":{"f:labels":{".":{}}}}})", nullptr},
+     R"({"manager":"kubectl","operation":"Apply","fieldsType":"FieldsV1","fieldsV1":{"f:metadata":{"f:labels":{".":{}}}}})",
+     nullptr},
     {"a wrapped list stands bare", authorizationv1::SubjectAccessReviewSpec::default_instance(),
      R"({"user":"u","extra":{"scopes":["a","b"],"empty":[]}})", R"({"user":"u","extra":{"empty":[],"scopes":["a","b"]}})"},
     {"verbs of discovery", metav1::APIResource::default_instance(),
@@ -105,19 +113,24 @@ const RoundTrip kRoundTrips[] = {
      R"({"name":"pods","singularName":"pod","namespaced":true,"kind":"Pod","verbs":["get","list"],"shortNames":["po"]})"},
     {"names that differ from the schema's", networkingv1::IngressClassParametersReference::default_instance(),
      R"({"apiGroup":"k8s.example.com","kind":"P","name":"x"})", nullptr},
-    {"the capital P of a daemon endpoint", corev1::NodeDaemonEndpoints::default_instance(), R"({"kubeletEndpoint":{"Port":10250}})", nullptr},
-    {"a map of times", policyv1::PodDisruptionBudgetStatus::default_instance(), R"({"disruptedPods":{"p":"2024-05-01T10:00:00Z"}})",
+    {"the capital P of a daemon endpoint", corev1::NodeDaemonEndpoints::default_instance(),
+     R"({"kubeletEndpoint":{"Port":10250}})", nullptr},
+    {"a map of times", policyv1::PodDisruptionBudgetStatus::default_instance(),
+     R"({"disruptedPods":{"p":"2024-05-01T10:00:00Z"}})",
      R"({"disruptedPods":{"p":"2024-05-01T10:00:00Z"},"disruptionsAllowed":0,"currentHealthy":0,"desiredHealthy":0,"expectedPods":0})"},
-    {"null items are zero items", corev1::PodSpec::default_instance(), R"({"containers":[null],"imagePullSecrets":[{}],"hostAliases":null})",
+    {"null items are zero items", corev1::PodSpec::default_instance(),
+     R"({"containers":[null],"imagePullSecrets":[{}],"hostAliases":null})",
      R"({"containers":[{"name":""}],"imagePullSecrets":[{}]})"},
     {"null values in maps", metav1::ObjectMeta::default_instance(), R"({"labels":{"a":null}})", R"({"labels":{"a":""}})"},
     {"endpoints with an empty port name", discoveryv1::EndpointSlice::default_instance(),
      R"({"kind":"EndpointSlice","apiVersion":"discovery.k8s.io/v1","addressType":"IPv4","endpoints":[{"addresses":["10.0.0.1"],"conditions":{"ready":true,"serving":true,"terminating":false},"nodeName":"n1"}],"ports":[{"name":"","protocol":"TCP","port":80}]})",
      nullptr},
-    {"largest and smallest integers", metav1::ListMeta::default_instance(), R"({"remainingItemCount":-9223372036854775808})", nullptr},
+    {"largest and smallest integers", metav1::ListMeta::default_instance(), R"({"remainingItemCount":-9223372036854775808})",
+     nullptr},
     {"text that needs escapes", metav1::Status::default_instance(),
      "{\"message\":\"a\\\"b\\\\c\\n\\t\\u0001 \\u00e4 \xF0\x9F\x98\x80 </>\"}",
-     "{\"kind\":\"Status\",\"apiVersion\":\"v1\",\"metadata\":{},\"message\":\"a\\\"b\\\\c\\n\\t\\u0001 \xC3\xA4 \xF0\x9F\x98\x80 </>\"}"},
+     "{\"kind\":\"Status\",\"apiVersion\":\"v1\",\"metadata\":{},\"message\":\"a\\\"b\\\\c\\n\\t\\u0001 \xC3\xA4 "
+     "\xF0\x9F\x98\x80 </>\"}"},
 };
 
 TEST(CodecJson, RoundTrips) {
@@ -182,7 +195,8 @@ TEST(CodecJson, ErrorsNameTheField) {
        "spec.strategy.rollingUpdate.maxSurge: must be a number or a string, not true"},
       {R"({"spec":{"strategy":{"rollingUpdate":{"maxSurge":4294967296}}}})",
        "spec.strategy.rollingUpdate.maxSurge: must be an integer of 32 bits, not the number 4294967296"},
-      {R"({"spec":{"template":{"spec":{"volumes":[{"emptyDir":5}]}}}})", "spec.template.spec.volumes[0].emptyDir: must be an object, not the number 5"},
+      {R"({"spec":{"template":{"spec":{"volumes":[{"emptyDir":5}]}}}})",
+       "spec.template.spec.volumes[0].emptyDir: must be an object, not the number 5"},
       {"{\n  \"spec\": oops}", "invalid JSON at line 2, column 11: syntax error"},
       {"{} {}", "invalid JSON at line 1, column 4: extra data"},
       {"", "invalid JSON at line 1, column 1: incomplete JSON"},
@@ -196,7 +210,8 @@ TEST(CodecJson, ErrorsNameTheField) {
     EXPECT_EQ(r.error().message, w.message);
   }
   corev1::Secret s;
-  EXPECT_EQ(from_json(R"({"data":{"a":"not base64!"}})", s).error().message, "data[a]: must be base64, not the string \"not base64!\"");
+  EXPECT_EQ(from_json(R"({"data":{"a":"not base64!"}})", s).error().message,
+            "data[a]: must be base64, not the string \"not base64!\"");
 }
 
 TEST(CodecJson, StrictReportsInUpstreamsWords) {
@@ -205,10 +220,11 @@ TEST(CodecJson, StrictReportsInUpstreamsWords) {
       R"({"kind":"Deployment","spec":{"replica":1,"replicas":1,"replicas":2,"template":{"kind":"x","spec":{"containers":[{"name":"a"},{"name":"b","imag":"x","name":"c"}],
           "foo":{"bar":1}}}},"metadata":{"labels":{"a.b/c":"1","a.b/c":"2"}},"extra":null})",
       &strict);
-  EXPECT_EQ(strict, (std::vector<std::string>{"duplicate field \"spec.replicas\"", "duplicate field \"spec.template.spec.containers[1].name\"",
-                                              "duplicate field \"metadata.labels.a.b/c\"", "unknown field \"spec.replica\"",
-                                              "unknown field \"spec.template.kind\"", "unknown field \"spec.template.spec.containers[1].imag\"",
-                                              "unknown field \"spec.template.spec.foo\"", "unknown field \"extra\""}));
+  EXPECT_EQ(strict, (std::vector<std::string>{
+                        "duplicate field \"spec.replicas\"", "duplicate field \"spec.template.spec.containers[1].name\"",
+                        "duplicate field \"metadata.labels.a.b/c\"", "unknown field \"spec.replica\"",
+                        "unknown field \"spec.template.kind\"", "unknown field \"spec.template.spec.containers[1].imag\"",
+                        "unknown field \"spec.template.spec.foo\"", "unknown field \"extra\""}));
 }
 
 TEST(CodecJson, StrictIsBoundedAndTheLastDuplicateWins) {
@@ -264,9 +280,10 @@ TEST(CodecProtobuf, ZerosOfGoClientsAreNormalised) {
 
   appsv1::Deployment d;
   ASSERT_TRUE(from_protobuf(to_protobuf(go), d).has_value());
-  EXPECT_EQ(to_json(d),
-            R"({"kind":"Deployment","apiVersion":"apps/v1","metadata":{"name":"web"},"spec":{"replicas":0,"template":{"spec":{"containers":[)"
-            R"({"name":"c","resources":{"limits":{"cpu":"1"}},"livenessProbe":{"httpGet":{"port":80}}}]}}}})");
+  EXPECT_EQ(
+      to_json(d),
+      R"({"kind":"Deployment","apiVersion":"apps/v1","metadata":{"name":"web"},"spec":{"replicas":0,"template":{"spec":{"containers":[)"
+      R"({"name":"c","resources":{"limits":{"cpu":"1"}},"livenessProbe":{"httpGet":{"port":80}}}]}}}})");
   appsv1::Deployment from_text;
   ASSERT_TRUE(from_json(to_json(d), from_text).has_value());
   EXPECT_EQ(to_protobuf(d), to_protobuf(from_text)) << "equal objects are equal bytes, whatever form they came in";
@@ -297,7 +314,8 @@ TEST(CodecProtobuf, MalformedInputIsRefused) {
   EXPECT_FALSE(from_protobuf("{}", out).has_value());
   EXPECT_TRUE(from_protobuf(std::string_view("k8s\0", 4), out).has_value()) << "no body is an empty object";
   int refused = 0;
-  for (std::size_t n_bytes = 4; n_bytes < good.size(); ++n_bytes) refused += !from_protobuf(std::string_view(good).substr(0, n_bytes), out);
+  for (std::size_t n_bytes = 4; n_bytes < good.size(); ++n_bytes)
+    refused += !from_protobuf(std::string_view(good).substr(0, n_bytes), out);
   EXPECT_GT(refused, 25) << "all cuts but those between two fields";
   const struct {
     const char* what;
@@ -307,12 +325,20 @@ TEST(CodecProtobuf, MalformedInputIsRefused) {
       {"time out of range", [](corev1::Pod& p) { p.mutable_metadata()->mutable_creationtimestamp()->set_seconds(1LL << 60); },
        "metadata.creationTimestamp: time out of range: 1152921504606846976 seconds since 1970"},
       {"bad quantity",
-       [](corev1::Pod& p) { (*p.mutable_spec()->add_containers()->mutable_resources()->mutable_limits())["cpu"].set_string("x"); },
+       [](corev1::Pod& p) {
+         (*p.mutable_spec()->add_containers()->mutable_resources()->mutable_limits())["cpu"].set_string("x");
+       },
        "spec.containers[0].resources.limits[cpu]: quantities must match the regular expression "
        "'^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"},
       {"neither int nor string",
        [](corev1::Pod& p) {
-         p.mutable_spec()->add_containers()->mutable_livenessprobe()->mutable_handler()->mutable_tcpsocket()->mutable_port()->set_type(7);
+         p.mutable_spec()
+             ->add_containers()
+             ->mutable_livenessprobe()
+             ->mutable_handler()
+             ->mutable_tcpsocket()
+             ->mutable_port()
+             ->set_type(7);
        },
        "spec.containers[0].livenessProbe.tcpSocket.port: neither a number nor a string (type 7)"},
       {"managed fields that are not JSON",
@@ -385,7 +411,8 @@ TEST(Codec, DecodeObject) {
     ASSERT_FALSE(r.has_value()) << w.in;
     EXPECT_EQ(r.error().message, w.message);
   }
-  const auto any = decode_object(std::string_view(R"({"kind":"Lease","apiVersion":"coordination.k8s.io/v1","metadata":{"name":"l"}})"));
+  const auto any =
+      decode_object(std::string_view(R"({"kind":"Lease","apiVersion":"coordination.k8s.io/v1","metadata":{"name":"l"}})"));
   ASSERT_TRUE(any.has_value());
   EXPECT_EQ(any->kind->resource, "leases");
 }

@@ -36,7 +36,8 @@ TEST(Object, MetaAndKeys) {
 }
 
 TEST(Object, FieldText) {
-  const auto p = pod(R"({"metadata":{"name":"a","labels":{"app.kubernetes.io/name":"x"},"creationTimestamp":"2024-05-01T10:00:00Z"},
+  const auto p =
+      pod(R"({"metadata":{"name":"a","labels":{"app.kubernetes.io/name":"x"},"creationTimestamp":"2024-05-01T10:00:00Z"},
       "spec":{"nodeName":"n1","hostNetwork":true,"containers":[{"name":"c","livenessProbe":{"httpGet":{"port":"web"}},
       "resources":{"limits":{"cpu":"1"}}}]},"status":{"phase":"Running","podIPs":[{"ip":"10.0.0.1"}]}})");
   const struct {
@@ -109,11 +110,13 @@ TEST(Object, MergePatch) {
       {R"(5)", R"({"a":1})", R"({"a":1})"},
   };
   for (const auto& r : rows) {
-    EXPECT_EQ(create_merge_patch(boost::json::parse(r.before), boost::json::parse(r.after)), boost::json::parse(r.patch)) << r.before;
+    EXPECT_EQ(create_merge_patch(boost::json::parse(r.before), boost::json::parse(r.after)), boost::json::parse(r.patch))
+        << r.before;
   }
   const auto before = pod(R"({"metadata":{"name":"a","labels":{"x":"1"}},"status":{"phase":"Pending"}})");
   const auto after = pod(R"({"metadata":{"name":"a"},"status":{"phase":"Running"}})");
-  EXPECT_EQ(create_merge_patch(before, after), boost::json::parse(R"({"metadata":{"labels":null},"status":{"phase":"Running"}})"));
+  EXPECT_EQ(create_merge_patch(before, after),
+            boost::json::parse(R"({"metadata":{"labels":null},"status":{"phase":"Running"}})"));
 }
 
 }  // namespace

@@ -74,8 +74,11 @@ TEST(Quantity, CanonicalText) {
 }
 
 TEST(Quantity, Refused) {
-  for (const char* text : {"", " ", "1 ", " 1", "+", "-", ".", "+.", "1.2.3", "--1", "1K", "1mi", "1ki", "1Gib", "1e", "1E+", "1e+-5", "1e1.5",
-                           "0x10", "1,5", "Gi", "1ee3", "nan", "inf", "1e99999999999999999999"}) {
+  for (const char* text : {"",    " ",     "1 ",    " 1",    "+",
+                           "-",   ".",     "+.",    "1.2.3", "--1",
+                           "1K",  "1mi",   "1ki",   "1Gib",  "1e",
+                           "1E+", "1e+-5", "1e1.5", "0x10",  "1,5",
+                           "Gi",  "1ee3",  "nan",   "inf",   "1e99999999999999999999"}) {
     SCOPED_TRACE(text);
     const auto q = Quantity::parse(text);
     ASSERT_FALSE(q.has_value());

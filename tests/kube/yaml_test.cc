@@ -17,7 +17,7 @@ TEST(Yaml, ReadsAsKubectlDoes) {
       {"a: 1\nb: [x, 2, true]\nc: {d: null, e: ~}\n", R"({"a":1,"b":["x",2,true],"c":{"d":null,"e":null}})"},
       {"mode: 0644\nhex: 0x1F\noct: 0o17\nbin: 0b101\nneg: -0x10\nsep: 1_000\n",
        R"({"mode":420,"hex":31,"oct":15,"bin":5,"neg":-16,"sep":1000})"},
-      {"a: yes\nb: off\nc: y\nd: \"yes\"\ne: 'on'\nf: Yes\n", R"({"a":true,"b":false,"c":true,"d":"yes","e":"on","f":true})"},
+      {"a: yes\nb: off\nc: y\nd: \"yes\"\ne: 'on'\nf: Yes\n", R"({"a":true,"b":false,"c":"y","d":"yes","e":"on","f":true})"},
       {"a: 1.5\nb: 1e3\nc: .5\nd: -2.\ne: 1.2.3\nf: 1e\ng: 1.0\n",
        R"({"a":1.5,"b":1000,"c":0.5,"d":-2,"e":"1.2.3","f":"1e","g":1})"},
       {"a: 10.0.0.1\nb: 10.0.0.0/8\nc: 12:30\nd: 2024-05-01\ne: 2024-05-01T10:00:00Z\nf: 08\n",
@@ -25,7 +25,8 @@ TEST(Yaml, ReadsAsKubectlDoes) {
       {"a: 9223372036854775807\nb: 18446744073709551615\nc: -9223372036854775808\n",
        R"({"a":9223372036854775807,"b":18446744073709551615,"c":-9223372036854775808})"},
       {"a: |\n  x\n   y\nb: >-\n  x\n  y\n", R"({"a":"x\n y\n","b":"x y"})"},
-      {"base: &b {x: 1, y: 2}\nuse:\n  <<: *b\n  y: 3\nalso: *b\n", R"({"base":{"x":1,"y":2},"use":{"x":1,"y":3},"also":{"x":1,"y":2}})"},
+      {"base: &b {x: 1, y: 2}\nuse:\n  <<: *b\n  y: 3\nalso: *b\n",
+       R"({"base":{"x":1,"y":2},"use":{"x":1,"y":3},"also":{"x":1,"y":2}})"},
       {"use:\n  y: 3\n  <<: [{x: 1, y: 9}, {x: 2, z: 4}]\n", R"({"use":{"y":3,"x":1,"z":4}})"},
       {"1: a\ntrue: b\n1.5: c\n", R"({"1":"a","true":"b","1.5":"c"})"},
       {"a: !!str 5\nb: \"5\"\n", R"({"a":"5","b":"5"})"},
@@ -89,9 +90,11 @@ TEST(Yaml, ExpansionIsBounded) {
 
 TEST(Yaml, DuplicatesAreReported) {
   std::vector<std::string> strict;
-  const auto docs = parse_yaml("spec:\n  replicas: 1\n  containers:\n  - name: a\n  - name: b\n    name: c\n  replicas: 2\n", {.strict = &strict});
+  const auto docs = parse_yaml("spec:\n  replicas: 1\n  containers:\n  - name: a\n  - name: b\n    name: c\n  replicas: 2\n",
+                               {.strict = &strict});
   ASSERT_TRUE(docs.has_value());
-  EXPECT_EQ(strict, (std::vector<std::string>{"duplicate field \"spec.containers[1].name\"", "duplicate field \"spec.replicas\""}));
+  EXPECT_EQ(strict,
+            (std::vector<std::string>{"duplicate field \"spec.containers[1].name\"", "duplicate field \"spec.replicas\""}));
   EXPECT_EQ((*docs)[0].at("spec").at("replicas").as_int64(), 2);
 }
 
@@ -124,13 +127,15 @@ TEST(Yaml, WritesReadableText) {
 }
 
 TEST(Yaml, EveryStringReadsBackAsItself) {
-  const std::string_view rows[] = {"",       " ",      "a ",       " a",   "-",      "- a",   "-a",      "--",       "---",     "...",   "?",
-                                   "? a",    ":",      "a: b",     "a:",   ":a",     "a:b",   "#",       "a #b",     "a#b",     "~",     "null",
-                                   "true",   "yes",    "NO",       "5",    "-5",     "+5",    "1.5",     "1e3",      "0x1",     "0o7",   "1_0",
-                                   ".5",     ".",      "..",       "=",    "<<",     "!a",    "&a",      "*a",       "|",       ">",     "%a",
-                                   "@a",     "`a",     "'a'",      "\"a",  "[a",     "a]",    "{a",      "a,b",      "a\n",     "\na",   "a\nb",
-                                   "a\n\nb", "a\n\n",  "a \nb",    "\ta",  "a\tb",   "a\t\nb", "a\\n",   "\x01",     "\xC3\xA4", "2024-05-01",
-                                   "12:30",  "10.0.0.1", "a\r\nb", "\x7F", "\xE2\x80\xA8", "a\n b", " a\nb", "\n", "a\n---\nb", "0644", "08", "y", "n", "-.inf", ".NaN"};
+  const std::string_view rows[] = {
+      "",       " ",     "a ",   " a",        "-",          "- a",    "-a",       "--",     "---",   "...",
+      "?",      "? a",   ":",    "a: b",      "a:",         ":a",     "a:b",      "#",      "a #b",  "a#b",
+      "~",      "null",  "true", "yes",       "NO",         "5",      "-5",       "+5",     "1.5",   "1e3",
+      "0x1",    "0o7",   "1_0",  ".5",        ".",          "..",     "=",        "<<",     "!a",    "&a",
+      "*a",     "|",     ">",    "%a",        "@a",         "`a",     "'a'",      "\"a",    "[a",    "a]",
+      "{a",     "a,b",   "a\n",  "\na",       "a\nb",       "a\n\nb", "a\n\n",    "a \nb",  "\ta",   "a\tb",
+      "a\t\nb", "a\\n",  "\x01", "\xC3\xA4",  "2024-05-01", "12:30",  "10.0.0.1", "a\r\nb", "\x7F",  "\xE2\x80\xA8",
+      "a\n b",  " a\nb", "\n",   "a\n---\nb", "0644",       "08",     "y",        "n",      "-.inf", ".NaN"};
   for (const auto s : rows) {
     SCOPED_TRACE(s);
     const json::value v = {{"k", s}, {"l", json::array{s, json::object{{s, s}}}}};
