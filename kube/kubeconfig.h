@@ -1,6 +1,7 @@
 // Where the apiserver is and who we are: from a kubeconfig file or from the service account mounted into a pod.
-// Files that hold tokens and certificates are re-read when they change. `exec` credential plugins are refused with a
-// clear error (no shell-outs).
+// Certificates and keys are read once; a token file is named here for the client, which reads it again at most every
+// minute. Relative file names are relative to the kubeconfig. What we cannot honour (exec and auth-provider plugins,
+// passwords, impersonation, proxies) is refused with an error that names the field: better no connection than a different one.
 #pragma once
 
 #include <string>
@@ -10,19 +11,26 @@
 namespace fairlead::kube {
 
 struct RestConfig {
-  std::string server;            // "https://10.0.0.1:6443"
+  std::string server;  // "https://10.0.0.1:6443"
   std::string ca_pem;
-  std::string certificate_pem;   // client certificate
+  std::string certificate_pem;  // client certificate
   std::string key_pem;
-  std::string token;             // bearer token
-  std::string token_file;        // re-read at most every minute
+  std::string token;       // bearer token
+  std::string token_file;  // re-read at most every minute; wins over `token`
   std::string tls_server_name;
   bool insecure_skip_tls_verify = false;
   std::string ns = "default";
 };
 
+// `context` empty: the current-context, or the only one there is.
 Result<RestConfig> load_kubeconfig(const std::string& path, const std::string& context = {});
-Result<RestConfig> in_cluster_config();
+// The same from text; `folder` is where its relative file names start.
+Result<RestConfig> parse_kubeconfig(std::string_view text, const std::string& folder, const std::string& context = {});
+
+inline constexpr const char* kServiceAccountFolder = "/var/run/secrets/kubernetes.io/serviceaccount";
+// From KUBERNETES_SERVICE_HOST, KUBERNETES_SERVICE_PORT and the files token, ca.crt and namespace in `folder`.
+Result<RestConfig> in_cluster_config(const std::string& folder = kServiceAccountFolder);
+
 // kubeconfig text for one cluster, user and context, with embedded certificates.
 std::string write_kubeconfig(const RestConfig& config, const std::string& cluster_name, const std::string& user_name);
 

@@ -1,5 +1,6 @@
 // Label and field selectors: parsed once, matched many times. Text forms as in kubectl and the API:
-// "app=web,tier in (a,b),!legacy" and "spec.nodeName=n1,status.phase!=Failed". Immutable values.
+// "app=web,tier in (a,b),!legacy" and "spec.nodeName=n1,status.phase!=Failed" (in a value, a backslash takes the meaning
+// from the comma, equals sign or backslash that follows). Immutable values.
 #pragma once
 
 #include <functional>
@@ -29,7 +30,9 @@ struct Requirement {
 class LabelSelector {
  public:
   LabelSelector() = default;  // matches everything
+  static LabelSelector nothing();
   static Result<LabelSelector> parse(std::string_view text);
+  // The empty message matches everything. An absent one usually means nothing: that is for the caller to know.
   static Result<LabelSelector> from(const k8s::io::apimachinery::pkg::apis::meta::v1::LabelSelector& s);
   template <typename Map>  // std::map or google::protobuf::Map of string to string
   static LabelSelector from_map(const Map& m) {
@@ -45,13 +48,18 @@ class LabelSelector {
     });
   }
   bool matches_lookup(const LabelLookup& lookup) const;
-  bool empty() const { return requirements_.empty(); }
+  bool empty() const { return requirements_.empty() && !nothing_; }  // matches everything
   const std::vector<Requirement>& requirements() const { return requirements_; }
-  std::string to_string() const;
+  std::string to_string() const;  // canonical, by key: parse() reads it back
 
  private:
   std::vector<Requirement> requirements_;
+  bool nothing_ = false;
 };
+
+// Why `key` cannot be the key of a label ("" when it can): an optional DNS prefix and '/', then at most 63 of [A-Za-z0-9_.-].
+std::string check_label_key(std::string_view key);
+std::string check_label_value(std::string_view value);
 
 struct FieldRequirement {
   std::string field;
