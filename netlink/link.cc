@@ -124,7 +124,7 @@ Result<> check_link_name(std::string_view name) {
 
 Bytes build_create_link(const LinkSpec& s) {
   MessageBuilder m(RTM_NEWLINK, NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL);
-  ifinfomsg h{};
+  ifinfomsg h = link_header(s.index);
   if (s.up) h.ifi_flags = h.ifi_change = IFF_UP;
   m.header(h);
   m.put_string(IFLA_IFNAME, s.name);

@@ -59,6 +59,7 @@ struct DummyKind {};
 
 struct LinkSpec {
   std::string name;
+  std::uint32_t index = 0;                     // 0: the kernel's choice
   std::variant<VethKind, BridgeKind, VxlanKind, VlanKind, IfbKind, DummyKind> kind;
   std::optional<MacAddress> mac;
   std::optional<std::uint32_t> mtu;
