@@ -88,6 +88,7 @@ class Registry {
     f.value = o.GetExtension(options::value);
     f.required = o.GetExtension(options::required);
     const std::string strategy = o.GetExtension(options::patch_strategy);
+    f.patch_replace = strategy == "replace";
     f.patch_merge = strategy.find("merge") != std::string::npos;
     f.patch_retain_keys = strategy.find("retainKeys") != std::string::npos;
     f.patch_merge_key = o.GetExtension(options::patch_merge_key);

@@ -39,6 +39,7 @@ struct FieldInfo {
   bool always = false;
   bool value = false;
   bool required = false;
+  bool patch_replace = false;      // strategy "replace"
   bool patch_merge = false;        // strategy has "merge"
   bool patch_retain_keys = false;  // strategy has "retainKeys"
   std::string patch_merge_key;
