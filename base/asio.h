@@ -5,9 +5,13 @@
 // snapshots. Awaits name their token: `co_await timer.async_wait(net::use_result)`. Nothing holds a lock over co_await.
 //
 // Errors: net::use_result makes an Asio operation return (error_code, values...) instead of throwing.
-// GCC 12: do not put co_await inside a conditional expression or a braced initialiser list; give it its own statement,
-// pass coroutine parameters by value, and give a name to every lambda with captures before the co_await that uses it (the
-// captures of a temporary closure in a co_await expression are destroyed twice).
+// GCC 12 miscompiles some co_await expressions (the temporary is destroyed twice). So:
+//   - give co_await its own statement, never inside a conditional expression or a braced initialiser list;
+//   - pass coroutine parameters by value;
+//   - no braced aggregate among the arguments (`co_await f(Options{.x = 1})`, `co_await f({})`, also as default argument):
+//     name it first, and give option structs of coroutines a defaulted constructor, which makes them no aggregates;
+//   - no lambda with captures among the arguments, also not converted to std::function: name it first.
+// Strings, smart pointers and other classes with constructors are fine as temporaries.
 #pragma once
 
 #ifndef BOOST_ASIO_SEPARATE_COMPILATION

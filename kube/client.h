@@ -5,7 +5,7 @@
 // Errors: the server's Status becomes an Error: NotFound -> not_found, AlreadyExists -> already_exists, Conflict ->
 // conflict, Gone/Expired -> expired, Forbidden -> permission_denied, 401 -> unauthenticated, Invalid/BadRequest ->
 // invalid_argument, 429/503/5xx -> unavailable; the message is the server's. 429 and 503 with Retry-After are retried
-// within the deadline.
+// within the deadline; a 401 is tried once more when the credentials come from files. Answers are bounded in size.
 //
 //   FL_CO_TRY(auto pod, co_await client.get<corev1::Pod>("default", "web-0"));
 //   pod.mutable_metadata()->mutable_labels()->insert({"a", "b"});
@@ -28,7 +28,10 @@ namespace fairlead::kube {
 
 using Message = google::protobuf::Message;
 
+// The option structs have a constructor on purpose: GCC 12 destroys a braced aggregate inside a co_await expression twice.
+// Give yours a name: `ListOptions o; o.label_selector = "app=web"; co_await client.list_of(kind, ns, o)`.
 struct ListOptions {
+  ListOptions() = default;
   std::string label_selector;
   std::string field_selector;
   std::string resource_version;  // "" newest, "0" any cached
@@ -38,6 +41,7 @@ struct ListOptions {
 enum class PatchType { json, merge, strategic, apply };
 
 struct DeleteOptions {
+  DeleteOptions() = default;
   std::optional<std::int64_t> grace_period_seconds;
   std::string propagation_policy;  // "", "Background", "Foreground", "Orphan"
   std::string uid;                 // precondition
@@ -45,17 +49,18 @@ struct DeleteOptions {
 };
 
 struct WatchOptions {
+  WatchOptions() = default;
   std::string label_selector;
   std::string field_selector;
-  std::string resource_version;      // start after this one; "" with initial_events
-  bool initial_events = false;       // WatchList: existing objects first, then a bookmark marked initial-events-end
+  std::string resource_version;  // start after this one; "" with initial_events
+  bool initial_events = false;   // WatchList: existing objects first, then a bookmark marked initial-events-end
   std::chrono::seconds timeout{300};
 };
 
 struct WatchEvent {
   enum class Type { added, modified, deleted, bookmark, initial_events_end };
   Type type = Type::added;
-  std::unique_ptr<Message> object;   // for bookmarks only metadata.resourceVersion is set
+  std::unique_ptr<Message> object;  // for bookmarks only metadata.resourceVersion is set
   std::string resource_version;
 };
 
@@ -80,11 +85,11 @@ class Client {
   virtual Task<Result<ObjectList>> list_of(const Kind& kind, std::string ns, ListOptions options) = 0;
   virtual Task<Result<>> create_into(const Kind& kind, const Message& object, Message& out) = 0;
   virtual Task<Result<>> update_into(const Kind& kind, const Message& object, std::string subresource, Message& out) = 0;
-  virtual Task<Result<>> patch_into(const Kind& kind, std::string ns, std::string name, std::string subresource,
-                                    PatchType type, std::string body, Message& out) = 0;
+  virtual Task<Result<>> patch_into(const Kind& kind, std::string ns, std::string name, std::string subresource, PatchType type,
+                                    std::string body, Message& out) = 0;
   virtual Task<Result<>> delete_object(const Kind& kind, std::string ns, std::string name, DeleteOptions options) = 0;
   virtual Task<Result<std::unique_ptr<WatchStream>>> watch(const Kind& kind, std::string ns, WatchOptions options) = 0;
-  // POST to a subresource whose body is of another kind: pods/binding, serviceaccounts/token.
+  // POST to a subresource whose body is of another kind: pods/binding, serviceaccounts/token. `out` may be null.
   virtual Task<Result<>> create_subresource(const Kind& kind, std::string ns, std::string name, std::string subresource,
                                             std::string api_version, std::string body_kind, const Message& body,
                                             Message* out) = 0;
@@ -114,7 +119,8 @@ class Client {
   template <typename T>
   Task<Result<T>> patch(std::string ns, std::string name, PatchType type, std::string body, std::string subresource = {}) {
     T out;
-    auto r = co_await patch_into(kind_of<T>(), std::move(ns), std::move(name), std::move(subresource), type, std::move(body), out);
+    auto r =
+        co_await patch_into(kind_of<T>(), std::move(ns), std::move(name), std::move(subresource), type, std::move(body), out);
     if (!r) co_return fail(std::move(r).error());
     co_return out;
   }
@@ -129,6 +135,12 @@ class Client {
   }
 };
 
-Result<std::shared_ptr<Client>> make_client(net::any_io_executor executor, const RestConfig& config, std::string user_agent);
+struct ClientTuning {
+  std::chrono::milliseconds timeout{30'000};      // of one call, retries included; of opening a watch; of one page of a list
+  std::chrono::seconds credentials_interval{60};  // token and certificate files are looked at no more often than this
+};
+// user_agent: "fairlead-proxy/0.1"; the part before the slash becomes the field manager.
+Result<std::shared_ptr<Client>> make_client(net::any_io_executor executor, const RestConfig& config, std::string user_agent,
+                                            const ClientTuning& tuning = {});
 
 }  // namespace fairlead::kube

@@ -4,7 +4,9 @@
 // in order. The last good copy stays readable while the API is away.
 //
 // Threads: everything on the client's executor (one strand). Handlers are called there and must not block; objects are
-// shared immutable snapshots.
+// shared immutable snapshots. A handler sees the copy with its change already in it.
+// Owner: destroying the last reference stops it soon; stop() also waits until no handler can run any more.
+// Errors: an API that is away, forbidden or unknown is retried for ever (0.2 s to 30 s) and logged; see last_error().
 //
 //   auto pods = make_informer<corev1::Pod>(client, {.field_selector = "spec.nodeName=n1"});
 //   pods->on_change([&](const Change<corev1::Pod>& c) { queue.add(key_of(c)); });
@@ -26,6 +28,11 @@ struct InformerOptions {
   std::string ns;  // empty: all
   std::string label_selector;
   std::string field_selector;
+  // Managed fields are often the largest part of an object and only servers read them.
+  bool keep_managed_fields = false;
+  // Called on each object before it is stored, to drop what nobody here reads. Must depend on the object alone.
+  std::function<void(Message&)> transform;
+  bool use_watch_list = true;  // stream the first state where the server can; otherwise list in pages
 };
 
 // "ns/name", or "name" for cluster-scoped objects.
@@ -49,6 +56,7 @@ class InformerCore {
   virtual void on_synced(std::function<void()> handler) = 0;                  // once, after the first full list
   virtual Object get(const ObjectKey& key) const = 0;
   virtual const std::map<ObjectKey, Object>& all() const = 0;
+  virtual std::string last_error() const = 0;  // why the copy may be out of date; empty while it is followed
 };
 std::shared_ptr<InformerCore> make_informer_core(std::shared_ptr<Client> client, const Kind& kind, InformerOptions options);
 
@@ -80,6 +88,7 @@ class Informer {
     for (const auto& [key, object] : core_->all()) f(std::static_pointer_cast<const T>(object));
   }
   std::size_t size() const { return core_->all().size(); }
+  std::string last_error() const { return core_->last_error(); }
 
  private:
   std::shared_ptr<InformerCore> core_;

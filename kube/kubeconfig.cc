@@ -62,7 +62,8 @@ std::string resolve(const std::string& folder, const std::string& file) {
 }
 
 // A PEM document that is embedded in base64 as `field`-data or lies in the file `field`. Embedded wins, as in kubectl.
-Result<std::string> pem(const Node& node, std::string_view field, const std::string& folder) {
+// `from` gets the file's path.
+Result<std::string> pem(const Node& node, std::string_view field, const std::string& folder, std::string& from) {
   const std::string data_field = fmt::format("{}-data", field);
   FL_TRY(const auto data, node.text(data_field));
   if (!data.empty()) {
@@ -72,7 +73,8 @@ Result<std::string> pem(const Node& node, std::string_view field, const std::str
   }
   FL_TRY(const auto file, node.text(field));
   if (file.empty()) return std::string();
-  FL_TRY_CTX(auto text, read_file(resolve(folder, file)), "{}", node.at(field));
+  from = resolve(folder, file);
+  FL_TRY_CTX(auto text, read_file(from), "{}", node.at(field));
   return text;
 }
 
@@ -86,7 +88,7 @@ Result<> read_cluster(const Node& cluster, const std::string& folder, RestConfig
   FL_TRY(out.server, cluster.text("server"));
   FL_CHECK(check_server(cluster, out.server));
   while (out.server.ends_with('/')) out.server.pop_back();
-  FL_TRY(out.ca_pem, pem(cluster, "certificate-authority", folder));
+  FL_TRY(out.ca_pem, pem(cluster, "certificate-authority", folder, out.ca_file));
   FL_TRY(out.tls_server_name, cluster.text("tls-server-name"));
   FL_TRY(out.insecure_skip_tls_verify, cluster.flag("insecure-skip-tls-verify"));
   if (out.insecure_skip_tls_verify && !out.ca_pem.empty()) {
@@ -103,8 +105,8 @@ Result<> read_user(const Node& user, const std::string& folder, RestConfig& out)
   FL_CHECK(user.refuse("password", "passwords are not supported; use a client certificate, a token or tokenFile"));
   for (const auto field : {"as", "as-uid", "as-groups", "as-user-extra"})
     FL_CHECK(user.refuse(field, "impersonation is not supported"));
-  FL_TRY(out.certificate_pem, pem(user, "client-certificate", folder));
-  FL_TRY(out.key_pem, pem(user, "client-key", folder));
+  FL_TRY(out.certificate_pem, pem(user, "client-certificate", folder, out.certificate_file));
+  FL_TRY(out.key_pem, pem(user, "client-key", folder, out.key_file));
   if (out.certificate_pem.empty() != out.key_pem.empty()) {
     const std::string_view missing = out.key_pem.empty() ? "client-key" : "client-certificate";
     return fail(ErrorCode::invalid_argument, "{}: a client certificate and its key must be given together", user.at(missing));
@@ -171,7 +173,8 @@ Result<RestConfig> in_cluster_config(const std::string& folder) {
       h.find(':') == std::string_view::npos ? fmt::format("https://{}:{}", h, port) : fmt::format("https://[{}]:{}", h, port);
   out.token_file = folder + "/token";
   FL_TRY_CTX(out.token, read_file(out.token_file), "service account token");
-  FL_TRY_CTX(out.ca_pem, read_file(folder + "/ca.crt"), "service account certificate authority");
+  out.ca_file = folder + "/ca.crt";
+  FL_TRY_CTX(out.ca_pem, read_file(out.ca_file), "service account certificate authority");
   if (auto ns = read_file(folder + "/namespace"); ns && !ns->empty()) out.ns = std::move(*ns);
   while (out.ns.ends_with('\n')) out.ns.pop_back();
   while (out.token.ends_with('\n')) out.token.pop_back();

@@ -1,6 +1,5 @@
 // Where the apiserver is and who we are: from a kubeconfig file or from the service account mounted into a pod.
-// Certificates and keys are read once; a token file is named here for the client, which reads it again at most every
-// minute. Relative file names are relative to the kubeconfig. What we cannot honour (exec and auth-provider plugins,
+// Tokens, certificates and keys that are files are also named here for the client, which looks at them again every minute. Relative file names are relative to the kubeconfig. What we cannot honour (exec and auth-provider plugins,
 // passwords, impersonation, proxies) is refused with an error that names the field: better no connection than a different one.
 #pragma once
 
@@ -17,6 +16,10 @@ struct RestConfig {
   std::string key_pem;
   std::string token;       // bearer token
   std::string token_file;  // re-read at most every minute; wins over `token`
+  // Where certificates and key came from, when they are files: the client re-reads them like the token.
+  std::string ca_file;
+  std::string certificate_file;
+  std::string key_file;
   std::string tls_server_name;
   bool insecure_skip_tls_verify = false;
   std::string ns = "default";

@@ -51,6 +51,7 @@ struct Peer {
 };
 
 struct Request {
+  Request() = default;  // not an aggregate: see base/asio.h on co_await
   std::string method = "GET";
   std::string target = "/";
   Headers headers;
