@@ -264,6 +264,10 @@ class History {
   std::string check_watch(Generator& g) {
     Live l{watch_request(g), 0, nullptr, {}};
     l.from = std::max<Revision>(1, model_.revision() - static_cast<Revision>(g.below(25)));
+    if (g.one_in(3) && model_.compacted() > 0) {
+      if (g.one_in(2) && !store_->flush()) return "flush failed";
+      l.from = model_.compacted();
+    }
     l.request.start_revision = l.from;
     l.stream = await(store_->watch(l.request)).value();
     if (l.from < model_.compacted()) {

@@ -1,10 +1,12 @@
 // What only the embedded store promises: opening, durability, files, quota. The data model is tested by kv_suite.
 #include "controlplane/etcd/store.h"
 
+#include <algorithm>
 #include <fstream>
 #include <thread>
 
 #include "base/files.h"
+#include "base/random.h"
 #include "tests/controlplane/etcd/testing.h"
 
 namespace fairlead::etcd {
@@ -144,6 +146,58 @@ TEST(Store, CompactionFreesRowsAndWatchersHear) {
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }
   EXPECT_EQ(rows, 100u);
+}
+
+// Watchers that begin in the past, or fall behind, while writes flow: each sees every event once and in order.
+TEST(Store, WatchersCatchUpWhileWritesFlow) {
+  TempDir dir;
+  StoreOptions o;
+  o.flush_interval = std::chrono::milliseconds(1);
+  o.flush_bytes = 4096;
+  o.keep_recent_bytes = 0;
+  o.wal.sync = [](int) { return Result<>{}; };
+  auto s = Store::open(dir.path(), o).value();
+  constexpr int kWrites = 20'000;
+  std::atomic<int> written{0};
+  std::function<void()> next = [&] {
+    const int i = written;
+    s->put({.key = "k" + std::to_string(i % 10), .value = std::to_string(i)}, [&](Result<PutResponse> r) {
+      ASSERT_TRUE(r);
+      if (++written < kWrites) next();
+    });
+  };
+  next();
+  struct Seen {
+    std::shared_ptr<Watcher> watcher;
+    std::shared_ptr<std::atomic<bool>> ready = std::make_shared<std::atomic<bool>>(true);
+    Revision next = 0;
+  };
+  std::vector<Seen> watchers;
+  SeededRandom random(7);
+  while (watchers.size() < 60 || written < kWrites || std::any_of(watchers.begin(), watchers.end(), [](auto& w) { return w.next < kWrites + 2; })) {
+    if (watchers.size() < 60) {
+      Seen w;
+      w.next = 2 + static_cast<Revision>(random.below(static_cast<std::uint64_t>(s->revision())));
+      w.watcher = s->add_watcher({.key = "k", .range_end = "l", .start_revision = w.next}, [ready = w.ready] { *ready = true; });
+      watchers.push_back(std::move(w));
+    }
+    for (auto& w : watchers) {
+      if (!w.ready->exchange(false)) continue;
+      while (auto batch = w.watcher->poll()) {
+        ASSERT_TRUE(*batch) << (*batch).error().message;
+        for (const auto& e : (*batch)->events) {
+          ASSERT_EQ(e.kv.mod_revision, w.next);
+          ASSERT_EQ(e.kv.value, std::to_string(w.next - 2));
+          ++w.next;
+        }
+        if (random.below(4) == 0) {  // be slow now and then
+          *w.ready = true;
+          break;
+        }
+      }
+    }
+  }
+  for (auto& w : watchers) w.watcher->cancel();
 }
 
 TEST(Store, QuotaRaisesNoSpaceUntilItIsCleared) {
