@@ -1,0 +1,163 @@
+#include "nftables/dataplane.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <chrono>
+
+#include "nftables/kernel_fake.h"
+#include "nftables/kernel_netlink.h"
+#include "nftables/table_sync.h"
+#include "nftables/text.h"
+#include "nftables/trace.h"
+
+namespace fairlead::nftables {
+namespace {
+
+using proxy::ApplyReport;
+using proxy::Decision;
+using proxy::Drift;
+using proxy::PlanDelta;
+
+class NftablesDataplane final : public proxy::Dataplane {
+ public:
+  explicit NftablesDataplane(Kernel& kernel) : kernel_(kernel), syncs_{TableSync(Family::v4, kernel), TableSync(Family::v6, kernel)} {}
+  explicit NftablesDataplane(std::unique_ptr<Kernel> kernel) : NftablesDataplane(*kernel) { owned_ = std::move(kernel); }
+  ~NftablesDataplane() override {
+    if (watching_) [[maybe_unused]] const auto r = kernel_.watch({}, {});
+  }
+
+  std::string_view name() const override { return "nftables"; }
+
+  Result<ApplyReport> apply(const PlanDelta& delta) override {
+    const auto start = std::chrono::steady_clock::now();
+    ApplyReport report;
+    if (foreign_.exchange(false))
+      for (auto& s : syncs_) s.distrust();
+    std::optional<Error> first;
+    for (auto& s : syncs_) {
+      // A family that is off has no table; one that was just switched off loses it.
+      auto done = delta.global->enabled(s.family()) ? s.apply(delta, report) : drop_family(s);
+      if (!done && !first) first = std::move(done).error().with("{}", fairlead::to_string(s.family()));
+    }
+    report.services = std::max(report.services, delta.services.size());
+    report.duration = std::chrono::steady_clock::now() - start;
+    if (first) return fail(std::move(*first));
+    return report;
+  }
+
+  Result<> remove_all_owned() override {
+    for (auto& s : syncs_) FL_CHECK_CTX(s.remove(), "remove the {} table", fairlead::to_string(s.family()));
+    return {};
+  }
+
+  Result<std::vector<Drift>> verify() override {
+    std::vector<Drift> out;
+    for (auto& s : syncs_) {
+      if (!active_[index(s)]) continue;
+      FL_TRY(const auto found, kernel_.list(s.family(), kTableName));
+      compare(s.desired(), found ? *found : Table{}, out);
+    }
+    return out;
+  }
+
+  Result<Decision> trace(const proxy::Packet& packet) override {
+    FL_TRY(const auto found, kernel_.list(packet.destination.family(), kTableName));
+    if (!found) return fail(ErrorCode::not_found, "no table {} for {} in the kernel", kTableName, fairlead::to_string(packet.destination.family()));
+    return nftables::trace(*found, packet);
+  }
+
+  Result<std::vector<proxy::Traffic>> traffic() override { return std::vector<proxy::Traffic>{}; }
+
+  std::string render_text(const proxy::Plan& plan) const override {
+    FakeKernel fake;
+    std::string out;
+    for (const Family f : {Family::v4, Family::v6}) {
+      if (!plan.global->enabled(f)) continue;
+      TableSync sync(f, fake);
+      ApplyReport report;
+      if (auto done = sync.apply(plan.full_delta(), report); !done) return "error: " + done.error().message + "\n";
+      out += to_text(sync.desired());
+    }
+    return out;
+  }
+
+  void on_foreign_change(std::function<void()> handler) override {
+    handler_ = std::move(handler);
+    start_watching();
+  }
+
+ private:
+  static std::size_t index(const TableSync& s) { return s.family() == Family::v4 ? 0 : 1; }
+
+  // Families do not come and go while a proxy runs: what an earlier one left is removed once.
+  Result<> drop_family(TableSync& s) {
+    if (!active_[index(s)]) return {};
+    FL_CHECK(s.remove());
+    active_[index(s)] = false;
+    return {};
+  }
+
+  void start_watching() {
+    if (!handler_) return;
+    const auto r = kernel_.watch(std::string(kTableName), [this] {
+      foreign_ = true;
+      handler_();
+    });
+    watching_ = r.has_value();
+  }
+
+  static void compare(const Table& want, const Table& have, std::vector<Drift>& out) {
+    const std::string family = want.family == Family::v4 ? "ip" : "ip6";
+    for (const auto& [name, chain] : want.chains) {
+      const auto it = have.chains.find(name);
+      if (it == have.chains.end()) out.push_back({fmt::format("{} chain {}", family, name), to_text(chain, want.family), ""});
+      else if (!(it->second == chain))
+        out.push_back({fmt::format("{} chain {}", family, name), to_text(chain, want.family), to_text(it->second, want.family)});
+    }
+    for (const auto& [name, contents] : want.sets) {
+      const auto object = fmt::format("{} {} {}", family, contents.set.is_map() ? "map" : "set", name);
+      const auto it = have.sets.find(name);
+      if (it == have.sets.end()) {
+        out.push_back({object, "the set itself", ""});
+        continue;
+      }
+      for (const auto& [key, e] : contents.elements) {
+        const auto found = it->second.elements.find(key);
+        if (found == it->second.elements.end()) out.push_back({object, to_text(contents.set, e), ""});
+        else if (!(found->second == e)) out.push_back({object, to_text(contents.set, e), to_text(contents.set, found->second)});
+      }
+      for (const auto& [key, e] : it->second.elements)
+        if (!contents.elements.contains(key)) out.push_back({object, "", to_text(contents.set, e)});
+    }
+    // Chains that nothing goes to are kept for a while on purpose; unknown sets are somebody else's addition.
+    for (const auto& [name, contents] : have.sets)
+      if (!want.sets.contains(name)) out.push_back({fmt::format("{} set {}", family, name), "", "the set itself"});
+    std::sort(out.begin(), out.end(), [](const Drift& a, const Drift& b) {
+      return std::tie(a.object, a.expected, a.found) < std::tie(b.object, b.expected, b.found);
+    });
+  }
+
+  std::unique_ptr<Kernel> owned_;
+  Kernel& kernel_;
+  std::array<TableSync, 2> syncs_;
+  std::array<bool, 2> active_{true, true};
+  std::atomic<bool> foreign_{false};
+  std::function<void()> handler_;
+  bool watching_ = false;
+};
+
+}  // namespace
+
+std::unique_ptr<proxy::Dataplane> make_dataplane(Kernel& kernel) { return std::make_unique<NftablesDataplane>(kernel); }
+
+Result<std::unique_ptr<proxy::Dataplane>> open_dataplane() {
+  FL_TRY(auto kernel, open_kernel());
+  if (auto g = kernel->generation(); !g)
+    return fail(std::move(g).error().with("nf_tables does not answer (is CONFIG_NF_TABLES in this kernel, and are we root?)"));
+  return std::unique_ptr<proxy::Dataplane>(new NftablesDataplane(std::move(kernel)));
+}
+
+}  // namespace fairlead::nftables

@@ -1,0 +1,66 @@
+// What to change. diff() compares the elements a service has with those it shall have; Changes gathers such differences and
+// turns them into one transaction in which every step is possible: chains are made before anything goes to them, an element
+// is removed before another value takes its key. SharedElements counts users of elements that several services need.
+// Pure, no kernel.
+#pragma once
+
+#include <array>
+#include <optional>
+#include <unordered_map>
+#include <vector>
+
+#include "nftables/layout.h"
+#include "nftables/model.h"
+#include "nftables/render.h"
+
+namespace fairlead::nftables {
+
+class Changes {
+ public:
+  void add(SetId set, const Element& e) { added_[index(set)].push_back(e); }
+  void remove(SetId set, const Element& e) { removed_[index(set)].push_back(e); }
+  void write_chain(const Chain& c, bool exists);  // with its rules
+  std::size_t size() const;
+  bool empty() const { return size() == 0; }
+  // Moves everything into a batch after what it already holds.
+  void move_into(Batch& batch);
+
+ private:
+  static std::size_t index(SetId s) { return static_cast<std::size_t>(s); }
+  std::array<std::vector<Element>, kSetCount> added_, removed_;
+  std::vector<std::pair<Chain, bool>> chains_;
+};
+
+// Both sorted by set and key, as render() makes them.
+void diff(const std::vector<RenderedElement>& before, const std::vector<RenderedElement>& after, Changes& out);
+
+class SharedElements {
+ public:
+  explicit SharedElements(SetId set) : set_(set) {}
+  // It is in the kernel; nobody here uses it yet.
+  void found(const Element& e) { touch(entries_[e.key] = {0, e, e}); }
+  void acquire(const Element& e);
+  void release(const Element& e);
+  // Puts what has changed since the last call into `out`. With keep_unused, unused ones stay for now.
+  void settle(Changes& out, bool keep_unused = false);
+  void clear();
+  std::size_t size() const { return entries_.size(); }
+  template <typename F>
+  void for_each_used(F f) const {
+    for (const auto& [k, e] : entries_)
+      if (e.users) f(e.wanted);
+  }
+
+ private:
+  struct Entry {
+    std::uint32_t users = 0;
+    Element wanted;
+    std::optional<Element> present;
+  };
+  void touch(const Entry& e) { touched_.push_back(e.wanted.key); }
+  SetId set_;
+  std::unordered_map<Key, Entry, KeyHash> entries_;
+  std::vector<Key> touched_;
+};
+
+}  // namespace fairlead::nftables
