@@ -1,0 +1,76 @@
+// Resource: one collection that the apiserver serves: its kind, its place in the store, its strategy, how it is printed,
+// and its watch cache. The set is built once at start (resources.cc) and is immutable afterwards.
+//
+// Two resources may share one place in the store (core and events.k8s.io Events): the second one converts between its own
+// type and the stored one.
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "controlplane/apiserver/object.h"
+#include "controlplane/apiserver/registry/strategy.h"
+#include "kube/kinds.h"
+
+namespace fairlead::apiserver {
+
+class WatchCache;
+class TablePrinter;
+
+// What a write reserves outside its object (addresses, ports). Destroying it without commit() gives everything back.
+class Reservation {
+ public:
+  virtual ~Reservation() = default;
+  virtual void commit() = 0;
+};
+
+// Called for each write of a resource that needs reservations. May fill in the object. Thread safe; does not block.
+class WriteHook {
+ public:
+  virtual ~WriteHook() = default;
+  virtual void create(Message& object, std::unique_ptr<Reservation>& out, field::ErrorList& errors) = 0;
+  virtual void update(Message& now, const Message& before, std::unique_ptr<Reservation>& out, field::ErrorList& errors) = 0;
+  virtual void removed(const Message& object) = 0;
+};
+
+struct Resource {
+  const kube::Kind* kind = nullptr;
+  const kube::Kind* storage_kind = nullptr;  // whose type is in the store
+  std::string prefix;                        // "/registry/pods/"
+  std::unique_ptr<Strategy> strategy;
+  const TablePrinter* printer = nullptr;
+  std::shared_ptr<WatchCache> cache;
+  WriteHook* hook = nullptr;
+  std::chrono::seconds ttl{0};  // of every object; 0: for ever
+  // Between the stored type and this one; unset when they are the same.
+  std::function<void(const Message& stored, Message& served)> from_storage;
+  std::function<void(const Message& served, Message& stored)> to_storage;
+
+  std::string key(std::string_view ns, std::string_view name) const {
+    std::string k = prefix;
+    if (kind->namespaced()) (k += ns) += '/';
+    return k += name;
+  }
+  std::string namespace_prefix(std::string_view ns) const {
+    return kind->namespaced() && !ns.empty() ? prefix + std::string(ns) + "/" : prefix;
+  }
+  std::unique_ptr<Message> make() const { return std::unique_ptr<Message>(kind->prototype->New()); }
+};
+
+class Resources {
+ public:
+  Resources();
+  const Resource* find(std::string_view group, std::string_view version, std::string_view resource) const;
+  const Resource* find_kind(std::string_view api_version, std::string_view kind) const;
+  std::vector<std::unique_ptr<Resource>>& all() { return all_; }
+  const std::vector<std::unique_ptr<Resource>>& all() const { return all_; }
+
+ private:
+  std::vector<std::unique_ptr<Resource>> all_;
+};
+
+}  // namespace fairlead::apiserver
