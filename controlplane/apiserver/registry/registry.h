@@ -63,7 +63,8 @@ class Registry {
   Task<ApiResult<ListResult>> list(const Resource& resource, ListQuery query);
   Task<ApiResult<Object>> create(const Resource& resource, std::string ns, Object object, WriteOptions options);
 
-  enum class Part { main, status, finalize };  // which subresource is written
+  // Which subresource is written. internal: a change by the apiserver itself (binding), checked by its own rules.
+  enum class Part { main, status, finalize, internal };
   // From the current object (null: there is none) to the wanted one. Called again after a conflict.
   using Edit = std::function<ApiResult<Object>(const Message* current)>;
   struct UpdateResult {

@@ -72,6 +72,7 @@ class Watcher {
   Drained drain();
   // Waits until there is something to drain, or the deadline.
   Task<bool> wait_until(SteadyTime deadline) { return signal_.wait_until(deadline); }
+  void wake() { signal_.set(); }  // from any thread
 
  private:
   friend class WatchCache;

@@ -1,0 +1,55 @@
+// Core: the parts of a running apiserver, put together once at start (apiserver.cc) and shared by all request handlers.
+// Everything in it is either immutable after start or thread safe by itself.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/http/client.h"
+#include "base/metrics.h"
+#include "base/random.h"
+#include "controlplane/apiserver/apiserver.h"
+#include "controlplane/apiserver/auth/authenticator.h"
+#include "controlplane/apiserver/auth/authorizer.h"
+#include "controlplane/apiserver/auth/jwt.h"
+#include "controlplane/apiserver/registry/admission.h"
+#include "controlplane/apiserver/registry/registry.h"
+#include "controlplane/apiserver/resource.h"
+#include "controlplane/apiserver/storage/cache_feeder.h"
+#include "controlplane/apiserver/storage/storage.h"
+
+namespace fairlead::apiserver {
+
+struct DiscoveryDocuments;
+
+struct Core {
+  net::any_io_executor executor;
+  Options options;
+  const Clock& clock = SystemClock::get();
+  Random& random = SystemRandom::get();
+  metrics::Registry metrics;
+
+  Resources resources;
+  etcd::Kv* kv = nullptr;
+  std::unique_ptr<Storage> storage;
+  std::unique_ptr<CacheFeeder> feeder;
+  std::unique_ptr<Admission> admission;
+  std::unique_ptr<Registry> registry;
+  std::unique_ptr<Authenticator> authenticator;
+  std::unique_ptr<Authorizer> authorizer;
+  std::unique_ptr<TokenSigner> signer;  // null: no token requests
+  std::vector<std::string> api_audiences;
+  std::shared_ptr<const DiscoveryDocuments> discovery;
+  // To node agents, for logs; the TLS identity is the apiserver's own.
+  std::function<Result<std::shared_ptr<http::Client>>(net::any_io_executor, const std::string& base_url)> node_client;
+
+  std::atomic<int> reads_in_flight{0};
+  std::atomic<int> writes_in_flight{0};
+  std::atomic<bool> stopping{false};
+};
+
+}  // namespace fairlead::apiserver
