@@ -1,8 +1,8 @@
 // Routes and policy rules (`ip route`, `ip rule`): values and messages. Pure.
 // Sources: net/ipv4/fib_frontend.c, net/ipv6/route.c, net/core/fib_rules.c.
 //
-// Ownership: every route that Fairlead adds to the main table of a node carries kRouteProtocol, so that a process which
-// has just started can tell its own leftovers from other people's routes, which are never touched.
+// Ownership: every route that Fairlead adds to the main table of a node carries one of its two protocol numbers, so that a
+// process which has just started can tell its own leftovers from other people's routes, which are never touched.
 #pragma once
 
 #include <linux/rtnetlink.h>
@@ -15,8 +15,9 @@
 
 namespace fairlead::netlink {
 
-// Route protocol numbers above 4 belong to user space; 186..203 are taken by routing daemons in rt_protos. 241 is free.
-inline constexpr std::uint8_t kRouteProtocol = 0xF1;
+// Route protocol numbers above 4 belong to user space; 186..203 are taken by routing daemons in rt_protos. 241 and 242 are free.
+inline constexpr std::uint8_t kRouteProtocol = 0xF1;      // 241: to pods of this node, added by the CNI plugin
+inline constexpr std::uint8_t kNodeRouteProtocol = 0xF2;  // 242: to other nodes' pods, kept by the node agent
 
 struct NextHop {
   std::optional<IpAddress> gateway;  // may be of the other family (IPv4 via IPv6)

@@ -1,24 +1,16 @@
 // The plugin's verbs against the kernel: a host namespace and pods, all anonymous.
-#include <arpa/inet.h>
 #include <gtest/gtest.h>
-#include <linux/rtnetlink.h>
-#include <sys/socket.h>
 
 #include <filesystem>
 
-#include "base/fd.h"
-#include "base/scope_guard.h"
-#include "cni/plugin.h"
-#include "netlink/netns.h"
 #include "netlink/rt_socket.h"
+#include "tests/cni/harness.h"
 
 namespace fairlead::cni {
 namespace {
 
 using netlink::NetNs;
 using netlink::RtSocket;
-
-std::string path_of(const NetNs& ns) { return fmt::format("/proc/{}/fd/{}", getpid(), ns.fd()); }
 
 class Attach : public testing::TestWithParam<std::tuple<const char*, const char*, const char*>> {
  protected:
@@ -46,27 +38,13 @@ class Attach : public testing::TestWithParam<std::tuple<const char*, const char*
   }
 
   Outcome call(const std::string& verb, const std::string& id, const std::string& netns, const std::string& stdin_text) {
-    const Environment environment = [&](const std::string& name) -> std::optional<std::string> {
-      if (name == "CNI_COMMAND") return verb;
-      if (name == "CNI_CONTAINERID") return id;
-      if (name == "CNI_NETNS") return netns;
-      if (name == "CNI_IFNAME") return "eth0";
-      if (name == "CNI_PATH") return "/opt/cni/bin";
-      return std::nullopt;
-    };
-    Outcome outcome;
-    EXPECT_TRUE(netlink::run_in_netns(host_->fd(), [&] { outcome = run_plugin(real_services(), environment, stdin_text); }));
-    return outcome;
+    return PluginCall{.host_fd = host_->fd(), .id = id, .netns = netns, .conf = stdin_text}.run(verb);
   }
 
   Attachment add(const std::string& id, const NetNs& pod) {
     const Outcome o = call("ADD", id, path_of(pod), conf());
     EXPECT_EQ(o.exit_code, 0) << o.out;
-    const auto doc = parse_json(o.out);
-    EXPECT_TRUE(doc.has_value()) << o.out;
-    auto a = parse_attachment(Field(*doc));
-    EXPECT_TRUE(a.has_value()) << o.out;
-    return *a;
+    return attachment_of(o.out);
   }
 
   std::size_t leases_in_use() {
@@ -85,44 +63,6 @@ class Attach : public testing::TestWithParam<std::tuple<const char*, const char*
   std::optional<RtSocket> rt_;
   std::string data_dir_;
 };
-
-// One datagram there and back between two namespaces; the address the server saw.
-std::string exchange(const NetNs& client, const NetNs& server, const IpAddress& ip) {
-  sockaddr_storage to{};
-  socklen_t length = 0;
-  if (ip.is_v4()) {
-    auto& a = reinterpret_cast<sockaddr_in&>(to);
-    a.sin_family = AF_INET;
-    a.sin_port = htons(9000);
-    std::copy(ip.bytes().begin(), ip.bytes().end(), reinterpret_cast<std::uint8_t*>(&a.sin_addr));
-    length = sizeof a;
-  } else {
-    auto& a = reinterpret_cast<sockaddr_in6&>(to);
-    a.sin6_family = AF_INET6;
-    a.sin6_port = htons(9000);
-    std::copy(ip.bytes().begin(), ip.bytes().end(), reinterpret_cast<std::uint8_t*>(&a.sin6_addr));
-    length = sizeof a;
-  }
-  const auto udp = [&](const NetNs& ns) {
-    int fd = -1;
-    EXPECT_TRUE(netlink::run_in_netns(ns.fd(), [&] { fd = ::socket(to.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0); }));
-    const timeval wait{.tv_sec = 2, .tv_usec = 0};
-    ::setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof wait);
-    return Fd(fd);
-  };
-  const Fd listener = udp(server), asker = udp(client);
-  if (::bind(listener.get(), reinterpret_cast<sockaddr*>(&to), length) != 0) return fmt::format("bind: {}", std::strerror(errno));
-  char buffer[64];
-  if (::sendto(asker.get(), "x", 1, 0, reinterpret_cast<sockaddr*>(&to), length) != 1) return fmt::format("send: {}", std::strerror(errno));
-  sockaddr_storage from{};
-  socklen_t from_length = sizeof from;
-  if (::recvfrom(listener.get(), buffer, sizeof buffer, 0, reinterpret_cast<sockaddr*>(&from), &from_length) != 1) return "nothing arrived";
-  ::sendto(listener.get(), "y", 1, 0, reinterpret_cast<sockaddr*>(&from), from_length);
-  if (::recv(asker.get(), buffer, sizeof buffer, 0) != 1) return "no answer";
-  const auto* bytes = from.ss_family == AF_INET ? reinterpret_cast<std::uint8_t*>(&reinterpret_cast<sockaddr_in&>(from).sin_addr)
-                                                : reinterpret_cast<std::uint8_t*>(&reinterpret_cast<sockaddr_in6&>(from).sin6_addr);
-  return IpAddress::from_bytes({bytes, from.ss_family == AF_INET ? 4u : 16u})->to_string();
-}
 
 TEST_P(Attach, TwoPodsReachEachOtherAndGoWithoutTrace) {
   const NetNs p = *NetNs::create(), q = *NetNs::create();

@@ -1,0 +1,109 @@
+#include "tests/cni/harness.h"
+
+#include <arpa/inet.h>
+#include <gtest/gtest.h>
+#include <sys/socket.h>
+
+#include <boost/json/serialize.hpp>
+#include <boost/json/object.hpp>
+
+#include "base/fd.h"
+
+namespace fairlead::cni {
+
+using netlink::NetNs;
+
+std::string path_of(const NetNs& ns) { return fmt::format("/proc/{}/fd/{}", getpid(), ns.fd()); }
+
+Outcome PluginCall::run(const std::string& verb) const {
+  const Environment environment = [&](const std::string& name) -> std::optional<std::string> {
+    if (name == "CNI_COMMAND") return verb;
+    if (name == "CNI_CONTAINERID") return id;
+    if (name == "CNI_NETNS") return netns;
+    if (name == "CNI_IFNAME") return ifname;
+    if (name == "CNI_PATH") return "/opt/cni/bin";
+    if (name == "CNI_ARGS" && !args.empty()) return args;
+    return std::nullopt;
+  };
+  Outcome outcome;
+  EXPECT_TRUE(netlink::run_in_netns(host_fd, [&] { outcome = run_plugin(services, environment, conf); }));
+  return outcome;
+}
+
+Attachment attachment_of(const std::string& out) {
+  const auto doc = parse_json(out);
+  EXPECT_TRUE(doc.has_value()) << out;
+  if (!doc) return {};
+  auto a = parse_attachment(Field(*doc));
+  EXPECT_TRUE(a.has_value()) << out;
+  return a ? *a : Attachment{};
+}
+
+std::string plugin_conf(const std::string& conflist) {
+  const auto doc = parse_json(conflist);
+  EXPECT_TRUE(doc.has_value()) << conflist;
+  auto plugin = doc->at("plugins").as_array().at(0).as_object();
+  plugin["cniVersion"] = doc->at("cniVersion");
+  plugin["name"] = doc->at("name");
+  return boost::json::serialize(plugin);
+}
+
+namespace {
+
+struct Socket {
+  sockaddr_storage address{};
+  socklen_t length = 0;
+};
+
+Socket socket_address(const IpAddress& ip, std::uint16_t port) {
+  Socket s;
+  if (ip.is_v4()) {
+    auto& a = reinterpret_cast<sockaddr_in&>(s.address);
+    a.sin_family = AF_INET;
+    a.sin_port = htons(port);
+    std::copy(ip.bytes().begin(), ip.bytes().end(), reinterpret_cast<std::uint8_t*>(&a.sin_addr));
+    s.length = sizeof a;
+  } else {
+    auto& a = reinterpret_cast<sockaddr_in6&>(s.address);
+    a.sin6_family = AF_INET6;
+    a.sin6_port = htons(port);
+    std::copy(ip.bytes().begin(), ip.bytes().end(), reinterpret_cast<std::uint8_t*>(&a.sin6_addr));
+    s.length = sizeof a;
+  }
+  return s;
+}
+
+IpAddress ip_of(const sockaddr_storage& s) {
+  const auto* bytes = s.ss_family == AF_INET ? reinterpret_cast<const std::uint8_t*>(&reinterpret_cast<const sockaddr_in&>(s).sin_addr)
+                                             : reinterpret_cast<const std::uint8_t*>(&reinterpret_cast<const sockaddr_in6&>(s).sin6_addr);
+  return *IpAddress::from_bytes({bytes, s.ss_family == AF_INET ? 4u : 16u});
+}
+
+Fd udp_in(const NetNs& ns, int family) {
+  int fd = -1;
+  EXPECT_TRUE(netlink::run_in_netns(ns.fd(), [&] { fd = ::socket(family, SOCK_DGRAM | SOCK_CLOEXEC, 0); }));
+  const timeval wait{.tv_sec = 1, .tv_usec = 0};
+  ::setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof wait);
+  return Fd(fd);
+}
+
+}  // namespace
+
+std::string exchange(const NetNs& client, const NetNs& server, const IpAddress& ip, std::uint16_t to_port, const IpAddress* server_ip, std::uint16_t server_port) {
+  const Socket to = socket_address(ip, to_port), at = socket_address(server_ip ? *server_ip : ip, server_port);
+  const Fd listener = udp_in(server, at.address.ss_family), asker = udp_in(client, to.address.ss_family);
+  if (::bind(listener.get(), reinterpret_cast<const sockaddr*>(&at.address), at.length) != 0) return fmt::format("bind: {}", std::strerror(errno));
+  char buffer[64];
+  if (::sendto(asker.get(), "x", 1, 0, reinterpret_cast<const sockaddr*>(&to.address), to.length) != 1) return fmt::format("send: {}", std::strerror(errno));
+  sockaddr_storage from{};
+  socklen_t from_length = sizeof from;
+  if (::recvfrom(listener.get(), buffer, sizeof buffer, 0, reinterpret_cast<sockaddr*>(&from), &from_length) != 1) return "nothing arrived";
+  ::sendto(listener.get(), "y", 1, 0, reinterpret_cast<sockaddr*>(&from), from_length);
+  sockaddr_storage answer_from{};
+  socklen_t answer_length = sizeof answer_from;
+  if (::recvfrom(asker.get(), buffer, sizeof buffer, 0, reinterpret_cast<sockaddr*>(&answer_from), &answer_length) != 1) return "no answer";
+  if (ip_of(answer_from) != ip) return "answer from " + ip_of(answer_from).to_string();
+  return ip_of(from).to_string();
+}
+
+}  // namespace fairlead::cni

@@ -1,0 +1,30 @@
+// What the kernel tests of the plugin share: a call of the plugin in a host namespace, and a datagram between two namespaces.
+#pragma once
+
+#include <string>
+
+#include "cni/plugin.h"
+#include "netlink/netns.h"
+
+namespace fairlead::cni {
+
+std::string path_of(const netlink::NetNs& ns);   // a path that opens the namespace, for CNI_NETNS
+
+struct PluginCall {
+  int host_fd = -1;
+  std::string id, netns, conf;
+  std::string ifname = "eth0";
+  std::string args;
+  Services services = real_services();
+  Outcome run(const std::string& verb) const;
+};
+
+Attachment attachment_of(const std::string& out);
+// The configuration of the first plugin of a list, as libcni passes it on.
+std::string plugin_conf(const std::string& conflist);
+
+// One datagram there and back; the address the server saw, or what went wrong. `to_port` may differ from where the server listens.
+std::string exchange(const netlink::NetNs& client, const netlink::NetNs& server, const IpAddress& ip, std::uint16_t to_port = 9000,
+                     const IpAddress* server_ip = nullptr, std::uint16_t server_port = 9000);
+
+}  // namespace fairlead::cni
