@@ -292,7 +292,7 @@ std::size_t field_size(std::size_t payload) {
 
 void put_text(io::CodedOutputStream& out, std::uint32_t field, std::string_view text) {
   put_tag(out, field, text.size());
-  out.WriteRaw(text.data(), static_cast<int>(text.size()));
+  if (!text.empty()) out.WriteRaw(text.data(), static_cast<int>(text.size()));
 }
 
 }  // namespace
