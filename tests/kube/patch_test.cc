@@ -313,6 +313,17 @@ TEST(StrategicPatch, AsSentByClients) {
        R"({"spec":{"podCIDRs":["10.0.0.0/24"]},"status":{"conditions":[{"type":"MemoryPressure","status":"False"},{"type":"Ready","status":"True"}],"addresses":[{"type":"InternalIP","address":"10.0.0.2"}]}})"},
   };
   strategic(*corev1::Node::descriptor(), node);
+  const Row applied[] = {
+      {R"({"metadata":{"name":"web","resourceVersion":"5"},"spec":{"replicas":2,"strategy":{"type":"RollingUpdate","rollingUpdate":{"maxSurge":1}},)"
+       R"("template":{"spec":{"containers":[{"name":"c","image":"x:1","ports":[{"containerPort":80,"protocol":"TCP"}]},{"name":"old","image":"y"}]}}}})",
+       R"({"metadata":{"uid":null},"spec":{"strategy":{"$retainKeys":["type"],"rollingUpdate":null,"type":"Recreate"},"template":{"spec":{)"
+       R"("$setElementOrder/containers":[{"name":"new"},{"name":"c"}],"containers":[{"image":"z:1","name":"new"},)"
+       R"({"$setElementOrder/ports":[{"containerPort":80}],"image":"x:2","name":"c","ports":[{"containerPort":80,"protocol":null}]},)"
+       R"({"$patch":"delete","name":"old"}]}}}})",
+       R"({"metadata":{"name":"web","resourceVersion":"5"},"spec":{"replicas":2,"strategy":{"type":"Recreate"},"template":{"spec":{"containers":[)"
+       R"({"image":"z:1","name":"new"},{"name":"c","image":"x:2","ports":[{"containerPort":80}]}]}}}})"},
+  };
+  strategic(*appsv1::Deployment::descriptor(), applied);
   const Row budget[] = {
       {R"({"spec":{"selector":{"matchLabels":{"a":"1"}}}})", R"({"spec":{"selector":{"matchLabels":{"b":"2"}}}})",
        R"({"spec":{"selector":{"matchLabels":{"b":"2"}}}})"},
