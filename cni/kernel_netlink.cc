@@ -27,6 +27,7 @@ class NetlinkKernel final : public Kernel {
 
   CniResult<> undo(const Step& step) override {
     if (const auto* veth = std::get_if<CreateVeth>(&step)) return done(host_.remove_link(veth->host_name));
+    if (const auto* limit = std::get_if<LimitFromPod>(&step)) return done(host_.remove_link(limit->ifb));
     return {};
   }
 
@@ -175,6 +176,21 @@ class NetlinkKernel final : public Kernel {
       }
       return {};
     });
+  }
+
+  CniResult<> apply_one(const LimitToPod& s) {
+    CNI_TRY(const std::uint32_t index, index_of(s.link));
+    return done(host_.add_tbf(index, {.rate = s.limit.rate, .burst = s.limit.burst}));
+  }
+
+  CniResult<> apply_one(const LimitFromPod& s) {
+    netlink::LinkSpec spec{.name = s.ifb, .kind = netlink::IfbKind{}, .up = true};
+    if (s.mtu != 0) spec.mtu = s.mtu;
+    CNI_CHECK(done(host_.create_link(spec)));
+    CNI_TRY(const std::uint32_t ifb, index_of(s.ifb));
+    CNI_CHECK(done(host_.add_tbf(ifb, {.rate = s.limit.rate, .burst = s.limit.burst})));
+    CNI_TRY(const std::uint32_t index, index_of(s.link));
+    return done(host_.add_redirect(index, ifb));
   }
 
   static bool on_a_prefix(const SetUpPod& s, const IpAddress& gateway) {

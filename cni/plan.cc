@@ -135,6 +135,8 @@ struct Builder {
 
   void finish(SetUpPod pod, std::vector<AssignedIp> ips, const std::vector<ResultRoute>& routes) {
     if (!c.sysctls.empty()) plan.steps.push_back(SetPodSysctls{r.ifname, c.sysctls});
+    if (c.runtime.ingress.rate != 0) plan.steps.push_back(LimitToPod{host_name, c.runtime.ingress});
+    if (c.runtime.egress.rate != 0) plan.steps.push_back(LimitFromPod{host_name, ifb_name(owner), c.runtime.egress, c.mtu});
     plan.steps.push_back(std::move(pod));
     report(std::move(ips), routes);
   }
@@ -174,6 +176,8 @@ struct Printer {
     for (const auto& r : s.routes) out += fmt::format(", {}{}", r.destination.to_string(), r.gateway ? " via " + r.gateway->to_string() : "");
     return out;
   }
+  std::string operator()(const LimitToPod& s) const { return fmt::format("limit to pod on {} {} B/s burst {}", s.link, s.limit.rate, s.limit.burst); }
+  std::string operator()(const LimitFromPod& s) const { return fmt::format("limit from pod on {} by {} {} B/s burst {}", s.link, s.ifb, s.limit.rate, s.limit.burst); }
   std::string operator()(const SetPodSysctls& s) const { return fmt::format("{} pod sysctls", s.values.size()); }
 };
 
@@ -206,12 +210,14 @@ CniResult<AttachPlan> attach_plan(const NetConf& c, const Request& r, const std:
   return std::move(b.plan);
 }
 
-std::vector<Step> detach_steps(const NetConf&, const Request& r) {
-  const Owner owner{r.container_id, r.ifname};
-  return {CreateVeth{.host_name = host_link_name(owner), .pod_name = r.ifname, .host_mac = {}, .pod_mac = {}, .mtu = 0, .bridge = ""}};
+std::vector<Step> detach_steps(const Owner& owner) {
+  return {CreateVeth{.host_name = host_link_name(owner), .pod_name = owner.ifname, .host_mac = {}, .pod_mac = {}, .mtu = 0, .bridge = ""},
+          LimitFromPod{.link = host_link_name(owner), .ifb = ifb_name(owner), .limit = {}}};
 }
 
 std::string host_link_name(const Owner& owner) { return fmt::format("fl{:013x}", hash(owner, "link") >> 12); }
+
+std::string ifb_name(const Owner& owner) { return fmt::format("fi{:013x}", hash(owner, "link") >> 12); }
 
 std::string host_link_alias(const std::string& network, const Owner& owner) {
   // The kernel takes 255 bytes: a long container id loses its end, which costs nothing but legibility.

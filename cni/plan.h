@@ -88,7 +88,20 @@ struct SetPodSysctls {  // undo: none (the namespace is the pod's)
   bool operator==(const SetPodSysctls&) const = default;
 };
 
-using Step = std::variant<EnsureForwarding, EnsureHostGateway, EnsureBridge, CreateVeth, SetUpHostLink, SetBridgePort, AddHostRoutes, SetUpPod, SetPodSysctls>;
+struct LimitToPod {  // what the pod receives: a token bucket where the host sends. Undo: none (goes with the link)
+  std::string link;
+  RateLimit limit;
+  bool operator==(const LimitToPod&) const = default;
+};
+struct LimitFromPod {  // what the pod sends: redirected to a link of its own, whose bucket shapes it. Undo: delete that link
+  std::string link, ifb;
+  RateLimit limit;
+  std::uint32_t mtu = 0;
+  bool operator==(const LimitFromPod&) const = default;
+};
+
+using Step = std::variant<EnsureForwarding, EnsureHostGateway, EnsureBridge, CreateVeth, SetUpHostLink, SetBridgePort, AddHostRoutes, SetUpPod, SetPodSysctls,
+                          LimitToPod, LimitFromPod>;
 std::string to_string(const Step& s);
 
 struct AttachPlan {
@@ -98,10 +111,11 @@ struct AttachPlan {
 };
 
 CniResult<AttachPlan> attach_plan(const NetConf& c, const Request& r, const std::vector<AssignedIp>& ips, const std::vector<ResultRoute>& routes);
-// The steps whose undo takes an attachment away, known from the request alone.
-std::vector<Step> detach_steps(const NetConf& c, const Request& r);
+// The steps whose undo takes an attachment away, known from its owner alone.
+std::vector<Step> detach_steps(const Owner& owner);
 
 std::string host_link_name(const Owner& owner);
+std::string ifb_name(const Owner& owner);
 std::string host_link_alias(const std::string& network, const Owner& owner);
 // The owner and network an alias speaks of; nullopt when it is not one of ours.
 struct AliasOwner {

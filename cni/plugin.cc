@@ -1,10 +1,11 @@
 #include "cni/plugin.h"
 
-#include <algorithm>
+#include <set>
 #include <boost/json/serialize.hpp>
 
 #include "base/scope_guard.h"
 #include "cni/check.h"
+#include "cni/gc.h"
 #include "netlink/netns.h"
 
 namespace fairlead::cni {
@@ -30,12 +31,26 @@ CniResult<LeaseStore> open_store(const Services& s, const NetConf& c) {
   return LeaseStore::open(c.ipam.data_dir, c.name, scope);
 }
 
+// Whether anything was released.
+bool free_orphans(const Services& s, LeaseStore& store, const NetConf& c) {
+  if (c.role == Role::ipam) {
+    const auto freed = collect_without_netns(store, s.now());
+    return freed && !freed->leases.empty();
+  }
+  auto kernel = s.open_kernel("");
+  if (!kernel) return false;
+  const auto freed = collect_orphans(**kernel, store, s.now());
+  return freed && !freed->leases.empty();
+}
+
 CniResult<std::vector<AssignedIp>> lease_addresses(const Services& s, LeaseStore& store, const Request& r, const NetConf& c) {
   AllocationRequest q{.owner = owner_of(r), .netns = r.netns, .wanted = c.requested_ips, .now = s.now(), .reuse_delay = std::chrono::seconds(c.ipam.reuse_delay_s),
                       .start_hint = std::hash<std::string>{}(store.path())};
   if (r.requested_ip) q.wanted.push_back(*r.requested_ip);
   const auto work = [&](LeaseBook& b) { return allocate(b, c.ipam.ranges, q); };
-  CNI_TRY(const auto leases, store.write(work));
+  auto leased = store.write(work);
+  if (!leased && leased.error().code == Code::no_address && free_orphans(s, store, c)) leased = store.write(work);
+  CNI_TRY(const auto leases, std::move(leased));
   std::vector<AssignedIp> out;
   for (const Allocation& a : leases) out.push_back({.address = {a.ip, a.range.subnet.length()}, .gateway = a.range.gateway, .interface = {}});
   return out;
@@ -65,7 +80,7 @@ CniResult<std::string> add_network(const Services& s, const Request& r, const Ne
 // The link goes before the addresses: once an address is free, nothing may answer for it any more.
 CniResult<std::string> del_network(const Services& s, const Request& r, const NetConf& c) {
   CNI_TRY(auto kernel, s.open_kernel(""));
-  CNI_CHECK(revert(*kernel, detach_steps(c, r)));
+  CNI_CHECK(revert(*kernel, detach_steps(owner_of(r))));
   CNI_CHECK(release_addresses(s, r, c));
   return std::string();
 }
@@ -101,16 +116,63 @@ CniResult<std::string> check_network(const Services& s, const Request& r, const 
   return cni_fail(Code::check_failed, "{}", all);
 }
 
+CniResult<std::set<Owner>> valid_owners(const NetConf& c) {
+  // An empty list means that nothing is valid; no list at all is a mistake that must not cost every pod its network.
+  if (!c.has_valid_attachments) return cni_fail(Code::invalid_config, "invalid configuration: cni.dev/valid-attachments: is missing, GC needs it");
+  std::set<Owner> out;
+  for (const auto& v : c.valid_attachments) out.insert({v.container_id, v.ifname});
+  return out;
+}
+
+CniResult<std::string> gc(const Services& s, const NetConf& c) {
+  CNI_TRY(const auto valid, valid_owners(c));
+  CNI_TRY(const auto scope, s.scope());
+  CNI_TRY(auto store, LeaseStore::open_existing(c.ipam.data_dir, c.name, scope));
+  if (c.role == Role::ipam) {
+    if (!store) return std::string();
+    const auto work = [&](LeaseBook& b) { return release_orphans(b, s.now(), BootTime{0}, [&](const Lease& l) { return !valid.contains(l.owner); }); };
+    CNI_CHECK(store->write(work));
+    return std::string();
+  }
+  CNI_TRY(auto kernel, s.open_kernel(""));
+  CNI_CHECK(collect_invalid(*kernel, store ? &*store : nullptr, c.name, valid, s.now()));
+  return std::string();
+}
+
+// Could an ADD be served now? The store must open and every range set must have an address.
+CniResult<std::string> status(const Services& s, const NetConf& c) {
+  const auto unavailable = [](const CniError& e) { return cni_fail(Code::not_available, "{}", e.msg); };
+  auto kernel = s.open_kernel("");
+  if (!kernel) return unavailable(kernel.error());
+  auto store = open_store(s, c);
+  if (!store) return unavailable(store.error());
+  // A trial allocation that is dropped.
+  CniResult<> outcome;
+  const auto work = [&](LeaseBook& b) -> CniResult<> {
+    auto tried = allocate(b, c.ipam.ranges, {.owner = {"status", "status"}, .netns = "", .wanted = {}, .now = s.now(), .reuse_delay = BootTime{0}});
+    if (!tried) outcome = cni_fail(tried.error());
+    return cni_fail(Code::internal, "dropped on purpose");
+  };
+  (void)store->write(work);
+  if (!outcome) return unavailable(outcome.error());
+  return std::string();
+}
+
 CniResult<std::string> run_network(const Services& s, const Request& r, const NetConf& c) {
   switch (r.verb) {
     case Verb::add: return add_network(s, r, c);
     case Verb::del: return del_network(s, r, c);
     case Verb::check: return check_network(s, r, c);
-    default: return std::string();
+    case Verb::gc: return gc(s, c);
+    case Verb::status: return status(s, c);
+    case Verb::version: break;
   }
+  return std::string();
 }
 
 CniResult<std::string> run_ipam(const Services& s, const Request& r, const NetConf& c) {
+  if (r.verb == Verb::gc) return gc(s, c);
+  if (r.verb == Verb::status) return status(s, c);
   if (r.verb == Verb::del) {
     CNI_CHECK(release_addresses(s, r, c));
     return std::string();

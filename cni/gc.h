@@ -1,0 +1,32 @@
+// Taking away what nobody owns any more: links, leases and what hangs on them.
+//
+// Two ways to know: the runtime says which attachments are valid (the GC verb), or a lease's link is gone from the host, so
+// no pod can be using the address (a pod whose DEL never came, because runtime or machine died). go-cni never calls GC,
+// so ADD does the second by itself when addresses run out, and the node agent does it now and then.
+#pragma once
+
+#include <set>
+#include <vector>
+
+#include "cni/ipam/lmdb_book.h"
+#include "cni/kernel.h"
+
+namespace fairlead::cni {
+
+// An ADD holds its lease for this long at most before its link is there.
+inline constexpr BootTime kOrphanAge{60'000};
+
+struct Collected {
+  std::vector<std::string> links;   // host ends deleted
+  std::vector<Lease> leases;        // released
+};
+
+// Removes every attachment of the network whose owner is not in `valid`. Goes on after an error and returns the first.
+CniResult<Collected> collect_invalid(Kernel& kernel, LeaseStore* store, const std::string& network, const std::set<Owner>& valid, BootTime now);
+// Releases leases older than kOrphanAge whose host link is not there.
+CniResult<Collected> collect_orphans(Kernel& kernel, LeaseStore& store, BootTime now);
+// For leases of pods that other plugins attach: the namespace's path is not there any more. Only where this process sees the
+// runtime's files (the plugin does, an agent in a container may not).
+CniResult<Collected> collect_without_netns(LeaseStore& store, BootTime now);
+
+}  // namespace fairlead::cni

@@ -1,0 +1,231 @@
+// GC, STATUS, VERSION, the loopback and IPAM roles, bandwidth, and orphans, against the kernel.
+#include <arpa/inet.h>
+#include <gtest/gtest.h>
+#include <sys/socket.h>
+
+#include <filesystem>
+#include <thread>
+
+#include "base/fd.h"
+#include "cni/gc.h"
+#include "netlink/rt_socket.h"
+#include "netlink/sysctl.h"
+#include "tests/cni/harness.h"
+
+namespace fairlead::cni {
+namespace {
+
+using netlink::NetNs;
+using netlink::RtSocket;
+
+class Verbs : public testing::Test {
+ protected:
+  void SetUp() override {
+    host_.emplace(std::move(*NetNs::create()));
+    rt_.emplace(std::move(*RtSocket::open_in(host_->fd())));
+    ASSERT_TRUE(rt_->add_address({.link = rt_->link("lo")->index, .ip = *InterfaceAddress::parse("192.0.2.1/32")}));
+    folder_ = fmt::format("/run/fairlead-verbs-{}", getpid());
+  }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+
+  std::string conf(const std::string& more = "", const std::string& subnet = "10.244.1.0/24") const {
+    return fmt::format(R"({{"cniVersion":"1.1.0","name":"pods","type":"fairlead-cni","ipam":{{"ranges":[[{{"subnet":"{}"}}]],"dataDir":"{}"}}{}}})", subnet, folder_, more.empty() ? "" : "," + more);
+  }
+  PluginCall call(const std::string& id, const NetNs* pod, std::string text) const {
+    return {.host_fd = host_->fd(), .id = id, .netns = pod ? path_of(*pod) : "", .conf = std::move(text)};
+  }
+  std::size_t used() {
+    std::size_t n = 0;
+    EXPECT_TRUE(netlink::run_in_netns(host_->fd(), [&] {
+      auto store = LeaseStore::open_existing(folder_, "pods", *current_scope());
+      if (!store || !*store) return;
+      const auto all = (*store)->all();
+      ASSERT_TRUE(all.has_value());
+      for (const auto& l : *all) n += l.released ? 0 : 1;
+    }));
+    return n;
+  }
+  std::optional<NetNs> host_;
+  std::optional<RtSocket> rt_;
+  std::string folder_;
+};
+
+TEST_F(Verbs, GcRemovesWhatIsNotListed) {
+  const NetNs a = *NetNs::create(), b = *NetNs::create();
+  ASSERT_EQ(call("a", &a, conf()).run("ADD").exit_code, 0);
+  ASSERT_EQ(call("b", &b, conf()).run("ADD").exit_code, 0);
+  // A link of somebody else, and one of another network of ours.
+  ASSERT_TRUE(rt_->create_link({.name = "other0", .kind = netlink::VethKind{.peer_name = "other1"}}));
+  ASSERT_TRUE(rt_->change_link(rt_->link("other1")->index, {.alias = host_link_alias("another", {"x", "eth0"})}));
+  const Outcome missing = call("", nullptr, conf()).run("GC");
+  EXPECT_EQ(missing.exit_code, 1);
+  EXPECT_NE(missing.out.find("valid-attachments"), std::string::npos) << "no list is no empty list: " << missing.out;
+  EXPECT_EQ(used(), 2u);
+  const Outcome o = call("", nullptr, conf(R"("cni.dev/valid-attachments":[{"containerID":"b","ifname":"eth0"}])")).run("GC");
+  EXPECT_EQ(o.exit_code, 0) << o.out;
+  EXPECT_EQ(o.out, "");
+  EXPECT_EQ(used(), 1u);
+  EXPECT_FALSE(*rt_->find_link(host_link_name({"a", "eth0"})));
+  EXPECT_TRUE(*rt_->find_link(host_link_name({"b", "eth0"})));
+  EXPECT_TRUE(*rt_->find_link("other0"));
+  ASSERT_EQ(call("", nullptr, conf(R"("cni.dev/valid-attachments":[])")).run("GC").exit_code, 0);
+  EXPECT_EQ(used(), 0u);
+  EXPECT_TRUE(*rt_->find_link("other1"));
+}
+
+TEST_F(Verbs, StatusSaysWhetherAnAddWouldWork) {
+  const std::string tiny = "10.9.0.0/30";  // one pod
+  EXPECT_EQ(call("", nullptr, conf("", tiny)).run("STATUS").exit_code, 0);
+  const NetNs a = *NetNs::create();
+  ASSERT_EQ(call("a", &a, conf("", tiny)).run("ADD").exit_code, 0);
+  const Outcome full = call("", nullptr, conf("", tiny)).run("STATUS");
+  EXPECT_EQ(full.exit_code, 1);
+  EXPECT_NE(full.out.find("\"code\":50"), std::string::npos) << full.out;
+  EXPECT_EQ(used(), 1u) << "STATUS takes no address";
+  ASSERT_EQ(call("a", &a, conf("", tiny)).run("DEL").exit_code, 0);
+  EXPECT_EQ(call("", nullptr, conf("", tiny)).run("STATUS").exit_code, 0);
+  EXPECT_NE(call("", nullptr, R"({"cniVersion":"1.0.0","name":"n","type":"fairlead-cni","ipam":{"ranges":[[{"subnet":"10.0.0.0/24"}]]}})").run("STATUS").out.find("\"code\":1,"), std::string::npos);
+}
+
+TEST_F(Verbs, VersionListsAll) {
+  EXPECT_EQ(call("", nullptr, R"({"cniVersion":"0.4.0"})").run("VERSION").out, R"({"cniVersion":"0.4.0","supportedVersions":["0.3.0","0.3.1","0.4.0","1.0.0","1.1.0"]})"
+                                                                              "\n");
+  EXPECT_EQ(call("", nullptr, "").run("VERSION").exit_code, 0);
+}
+
+TEST_F(Verbs, LoopbackForOlderRuntimes) {
+  const NetNs a = *NetNs::create();
+  auto pod = *RtSocket::open_in(a.fd());
+  ASSERT_TRUE(pod.change_link(pod.link("lo")->index, {.up = false}));
+  PluginCall c = call("a", &a, R"({"cniVersion":"0.3.1","name":"cni-loopback","type":"loopback"})");
+  c.ifname = "lo";
+  const Outcome o = c.run("ADD");
+  ASSERT_EQ(o.exit_code, 0) << o.out;
+  EXPECT_TRUE(pod.link("lo")->up());
+  EXPECT_EQ(attachment_of(o.out).ips.at(0).address.to_string(), "127.0.0.1/8");
+  EXPECT_EQ(c.run("DEL").exit_code, 0);
+}
+
+// As ipam.type under another plugin.
+TEST_F(Verbs, AddressesForOtherPlugins) {
+  const NetNs a = *NetNs::create();
+  const std::string text = fmt::format(R"({{"cniVersion":"1.0.0","name":"pods","type":"bridge","bridge":"cni0","ipam":{{"type":"fairlead-cni","ranges":[[{{"subnet":"10.9.0.0/29"}}]],
+    "routes":[{{"dst":"0.0.0.0/0"}}],"dataDir":"{}"}}}})", folder_);
+  const Outcome o = call("a", &a, text).run("ADD");
+  ASSERT_EQ(o.exit_code, 0) << o.out;
+  const Attachment got = attachment_of(o.out);
+  EXPECT_TRUE(got.interfaces.empty());
+  ASSERT_EQ(got.ips.size(), 1u);
+  EXPECT_EQ(got.ips[0].address.length, 29u);
+  EXPECT_EQ(got.ips[0].gateway->to_string(), "10.9.0.1");
+  EXPECT_FALSE(got.ips[0].interface);
+  EXPECT_EQ(got.routes.size(), 1u);
+  EXPECT_EQ(call("a", &a, text).run("CHECK").exit_code, 0);
+  EXPECT_EQ(call("b", &a, text).run("CHECK").exit_code, 1);
+  EXPECT_EQ(call("a", nullptr, text).run("DEL").exit_code, 0);
+  EXPECT_EQ(call("a", nullptr, text).run("DEL").exit_code, 0);
+  EXPECT_EQ(rt_->links()->size(), 1u) << "no link was made";
+}
+
+// A pod whose DEL never came: its namespace is gone, and when addresses run out its lease is taken back.
+TEST_F(Verbs, OrphansMakeRoomWhenAddressesRunOut) {
+  BootTime now{0};
+  Services later = real_services();
+  later.now = [&] { return now; };
+  {
+    const NetNs gone = *NetNs::create();
+    ASSERT_EQ(call("gone", &gone, conf("", "10.9.0.0/30")).run("ADD").exit_code, 0);
+  }
+  for (int i = 0; i < 100 && *rt_->find_link(host_link_name({"gone", "eth0"})); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  const NetNs a = *NetNs::create();
+  PluginCall c = call("a", &a, conf("", "10.9.0.0/30"));
+  c.services = later;
+  now = boot_time_now();
+  EXPECT_NE(c.run("ADD").out.find("\"code\":102"), std::string::npos) << "young: it could be an ADD in flight";
+  now += kOrphanAge;
+  EXPECT_NE(c.run("ADD").out.find("\"code\":11,"), std::string::npos) << "released, and rests";
+  now += std::chrono::seconds(30);
+  const Outcome o = c.run("ADD");
+  EXPECT_EQ(o.exit_code, 0) << o.out;
+}
+
+// Bytes per second that arrive when one side sends as fast as it can for a while.
+double throughput(const NetNs& from, const NetNs& to, const IpAddress& ip, std::chrono::milliseconds time) {
+  const auto tcp = [](const NetNs& ns) {
+    int fd = -1;
+    EXPECT_TRUE(netlink::run_in_netns(ns.fd(), [&] { fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0); }));
+    return Fd(fd);
+  };
+  const Fd listener = tcp(to), sender = tcp(from);
+  sockaddr_in a{};
+  a.sin_family = AF_INET;
+  a.sin_port = htons(9001);
+  std::copy(ip.bytes().begin(), ip.bytes().end(), reinterpret_cast<std::uint8_t*>(&a.sin_addr));
+  EXPECT_EQ(::bind(listener.get(), reinterpret_cast<sockaddr*>(&a), sizeof a), 0);
+  EXPECT_EQ(::listen(listener.get(), 1), 0);
+  EXPECT_EQ(::connect(sender.get(), reinterpret_cast<sockaddr*>(&a), sizeof a), 0);
+  const Fd receiver(::accept(listener.get(), nullptr, nullptr));
+  std::atomic<bool> stop{false};
+  std::thread pump([&] {
+    std::vector<char> data(64 * 1024);
+    while (!stop && ::send(sender.get(), data.data(), data.size(), MSG_NOSIGNAL) > 0) {
+    }
+  });
+  std::vector<char> data(256 * 1024);
+  std::size_t got = 0;
+  const auto begin = std::chrono::steady_clock::now();
+  while (std::chrono::steady_clock::now() - begin < time) {
+    const ssize_t n = ::recv(receiver.get(), data.data(), data.size(), 0);
+    if (n <= 0) break;
+    got += static_cast<std::size_t>(n);
+  }
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  stop = true;
+  ::shutdown(receiver.get(), SHUT_RDWR);
+  ::shutdown(sender.get(), SHUT_RDWR);
+  pump.join();
+  return static_cast<double>(got) / seconds;
+}
+
+TEST_F(Verbs, BandwidthIsLimitedEachWay) {
+  const NetNs limited = *NetNs::create(), free = *NetNs::create();
+  const std::string rates = R"("runtimeConfig":{"bandwidth":{"IngressRate":80000000,"IngressBurst":800000,"EgressRate":40000000,"EgressBurst":800000}})";
+  const Outcome a = call("limited", &limited, conf(rates)).run("ADD");
+  ASSERT_EQ(a.exit_code, 0) << a.out;
+  const Outcome b = call("free", &free, conf()).run("ADD");
+  ASSERT_EQ(b.exit_code, 0) << b.out;
+  const IpAddress limited_ip = attachment_of(a.out).ips[0].address.address, free_ip = attachment_of(b.out).ips[0].address.address;
+  EXPECT_NEAR(throughput(free, limited, limited_ip, std::chrono::milliseconds(1500)), 10e6, 2e6) << "80 Mbit/s in";
+  EXPECT_NEAR(throughput(limited, free, free_ip, std::chrono::milliseconds(1500)), 5e6, 1e6) << "40 Mbit/s out";
+  EXPECT_TRUE(*rt_->find_link(ifb_name({"limited", "eth0"})));
+  EXPECT_EQ(call("limited", &limited, conf(rates)).run("DEL").exit_code, 0);
+  EXPECT_FALSE(*rt_->find_link(ifb_name({"limited", "eth0"})));
+}
+
+TEST_F(Verbs, MacAddressAndSysctls) {
+  const NetNs a = *NetNs::create();
+  PluginCall c = call("a", &a, conf(R"("sysctl":{"net.ipv4.conf.IFNAME.arp_filter":"1","net.core.somaxconn":"777"},"mtu":1300)"));
+  c.args = "MAC=02:00:00:00:00:77;IP=10.244.1.99;IgnoreUnknown=1;K8S_POD_NAME=x";
+  const Outcome o = c.run("ADD");
+  ASSERT_EQ(o.exit_code, 0) << o.out;
+  auto pod = *RtSocket::open_in(a.fd());
+  EXPECT_EQ(pod.link("eth0")->mac->to_string(), "02:00:00:00:00:77");
+  EXPECT_EQ(pod.link("eth0")->mtu, 1300u);
+  EXPECT_EQ(attachment_of(o.out).ips[0].address.to_string(), "10.244.1.99/32");
+  EXPECT_EQ(netlink::in_netns(a.fd(), [] { return netlink::read_sysctl("net/ipv4/conf/eth0/arp_filter"); }), "1");
+  EXPECT_EQ(netlink::in_netns(a.fd(), [] { return netlink::read_sysctl("net/core/somaxconn"); }), "777");
+}
+
+// A host end and a pod's end with the same interface index (here both would be 2): packets must pass at once all the same.
+TEST_F(Verbs, TheFirstPodOfAnEmptyHost) {
+  const NetNs a = *NetNs::create();
+  const Outcome o = call("a", &a, conf()).run("ADD");
+  ASSERT_EQ(o.exit_code, 0) << o.out;
+  const auto begin = std::chrono::steady_clock::now();
+  EXPECT_EQ(exchange(*host_, a, attachment_of(o.out).ips[0].address.address), "192.0.2.1");
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::milliseconds(300));
+  EXPECT_NE(rt_->link(host_link_name({"a", "eth0"}))->index, RtSocket::open_in(a.fd())->link("eth0")->index);
+}
+
+}  // namespace
+}  // namespace fairlead::cni
