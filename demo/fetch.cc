@@ -22,9 +22,9 @@ using Milliseconds = std::chrono::milliseconds;
 constexpr std::size_t kMaxReply = 1 << 20;
 
 struct Reply {
-  int status = 0;      // HTTP status; 200 for UDP and TCP
+  int status = 0;  // HTTP status; 200 for UDP and TCP
   std::string body;
-  std::string error;   // set when there was no whole reply
+  std::string error;  // set when there was no whole reply
   bool ok() const { return error.empty() && status >= 200 && status < 400; }
 };
 
@@ -104,7 +104,8 @@ Reply Fetcher::http(SteadyClock::time_point deadline) {
   if (fd_ < 0 && !connect(reply)) return reply;
   reply.error.clear();
   const std::string request = "GET " + url_.path + " HTTP/1.1\r\nHost: " + url_.host + ":" + std::to_string(url_.port) +
-                              "\r\nUser-Agent: fairlead-demo\r\nConnection: " + (keep_alive_ ? "keep-alive" : "close") + "\r\n\r\n";
+                              "\r\nUser-Agent: fairlead-demo\r\nConnection: " + (keep_alive_ ? "keep-alive" : "close") +
+                              "\r\n\r\n";
   std::string in;
   std::size_t need = std::string::npos;
   bool ended = false;
@@ -163,8 +164,7 @@ Reply Fetcher::udp(SteadyClock::time_point deadline) {
 
 void sleep_ms(Milliseconds t) {
   timespec left{t.count() / 1000, (t.count() % 1000) * 1'000'000};
-  while (::nanosleep(&left, &left) != 0 && errno == EINTR) {
-  }
+  while (::nanosleep(&left, &left) != 0 && errno == EINTR) {}
 }
 
 struct Tally {
@@ -176,20 +176,23 @@ struct Tally {
 void print_summary(Tally& tally) {
   std::sort(tally.milliseconds.begin(), tally.milliseconds.end());
   const auto at = [&](double q) {
-    return tally.milliseconds.empty() ? 0.0 : tally.milliseconds[static_cast<std::size_t>(q * static_cast<double>(tally.milliseconds.size() - 1))];
+    return tally.milliseconds.empty()
+               ? 0.0
+               : tally.milliseconds[static_cast<std::size_t>(q * static_cast<double>(tally.milliseconds.size() - 1))];
   };
-  std::printf("requests %ld, failed %ld, retried %ld; ms: median %.2f, p99 %.2f, max %.2f\n", tally.ok + tally.failed, tally.failed,
-              tally.retried, at(0.5), at(0.99), at(1));
+  std::printf("requests %ld, failed %ld, retried %ld; ms: median %.2f, p99 %.2f, max %.2f\n", tally.ok + tally.failed,
+              tally.failed, tally.retried, at(0.5), at(0.99), at(1));
   for (const auto& [pod, count] : tally.by_pod) std::printf("%6ld  %s\n", count, pod.c_str());
 }
 
 }  // namespace
 
 int run_fetch(int argc, char** argv) {
-  const Options options = Options::parse(argc, argv, {"--count", "--interval", "--timeout", "--retry"},
-                                         {"--summary", "--keep-alive", "--body"});
+  const Options options =
+      Options::parse(argc, argv, {"--count", "--interval", "--timeout", "--retry"}, {"--summary", "--keep-alive", "--body"});
   Url url;
-  if (options.words().size() != 1 || !parse_url(options.words()[0], url)) usage_error("fetch needs one URL (http://host:port/path or udp://host:port)");
+  if (options.words().size() != 1 || !parse_url(options.words()[0], url))
+    usage_error("fetch needs one URL (http://host:port/path or udp://host:port)");
   const std::string retry = options.text("--retry", "never");
   if (retry != "never" && retry != "once") usage_error("--retry: \"" + retry + "\" is neither never nor once");
   const long count = options.number("--count", 1, 1, 1'000'000'000);
@@ -209,11 +212,13 @@ int run_fetch(int argc, char** argv) {
     reply.ok() ? ++tally.ok : ++tally.failed;
     const std::string pod = json_member(reply.body, "pod");
     if (reply.ok()) ++tally.by_pod[pod.empty() ? "?" : pod];
-    if (!reply.ok()) std::fprintf(stderr, "%s %d %s%s\n", url.host.c_str(), reply.status, reply.error.c_str(), reply.body.c_str());
+    if (!reply.ok())
+      std::fprintf(stderr, "%s %d %s%s\n", url.host.c_str(), reply.status, reply.error.c_str(), reply.body.c_str());
     if (options.has("--body") && reply.ok()) std::fwrite(reply.body.data(), 1, reply.body.size(), stdout);
     if (!options.has("--summary") && !options.has("--body") && reply.ok())
-      std::printf("%d pod=%s node=%s client=%s version=%s %.2f ms\n", reply.status, pod.c_str(), json_member(reply.body, "node").c_str(),
-                  json_member(reply.body, "client").c_str(), json_member(reply.body, "version").c_str(), ms);
+      std::printf("%d pod=%s node=%s client=%s version=%s %.2f ms\n", reply.status, pod.c_str(),
+                  json_member(reply.body, "node").c_str(), json_member(reply.body, "client").c_str(),
+                  json_member(reply.body, "version").c_str(), ms);
     std::fflush(stdout);
   }
   if (options.has("--summary")) print_summary(tally);

@@ -12,7 +12,7 @@ struct HttpRequest {
   std::string path;   // without the query
   std::string query;  // without the question mark
   bool keep_alive = true;
-  bool wants_text = false;        // Accept: text/plain
+  bool wants_text = false;  // Accept: text/plain
   std::size_t content_length = 0;
 };
 

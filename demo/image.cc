@@ -53,7 +53,8 @@ class TarWriter {
     archive_entry_set_uid(entry.get(), 0);
     archive_entry_set_gid(entry.get(), 0);
     if (archive_write_header(archive_.get(), entry.get()) != ARCHIVE_OK) return failed(path);
-    if (!content.empty() && archive_write_data(archive_.get(), content.data(), content.size()) != static_cast<la_ssize_t>(content.size()))
+    if (!content.empty() &&
+        archive_write_data(archive_.get(), content.data(), content.size()) != static_cast<la_ssize_t>(content.size()))
       return failed(path);
     return {};
   }

@@ -15,7 +15,7 @@
 namespace fairlead::demo {
 
 struct ImageFile {
-  std::string path;     // "/fairlead-demo"; parents are made as needed
+  std::string path;  // "/fairlead-demo"; parents are made as needed
   std::string content;
   unsigned mode = 0644;
   bool directory = false;
@@ -27,7 +27,7 @@ struct ImageSpec {
   std::vector<ImageFile> files;
   std::vector<std::string> entrypoint;
   std::vector<std::string> command;
-  std::vector<std::string> environment;  // "NAME=value"
+  std::vector<std::string> environment;    // "NAME=value"
   std::vector<std::string> exposed_ports;  // "8080/tcp"
   std::string user;                        // "65532:65532"; empty: root
 };

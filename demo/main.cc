@@ -47,7 +47,8 @@ int sleep_command(int argc, char** argv) {
   if (options.words().size() != 1) usage_error("sleep needs one duration");
   if (options.words()[0] == "infinity") return run_sleep({}, true);
   std::chrono::milliseconds time{};
-  if (!parse_duration(options.words()[0], "s", time)) usage_error("sleep: \"" + options.words()[0] + "\" is not a duration like 250ms or 2s");
+  if (!parse_duration(options.words()[0], "s", time))
+    usage_error("sleep: \"" + options.words()[0] + "\" is not a duration like 250ms or 2s");
   return run_sleep(time, false);
 }
 

@@ -19,7 +19,8 @@ Result<ImageFile> read_image_file(const std::string& text) {
   if (const auto colon = file.path.rfind(':'); colon != std::string::npos) {
     char* end = nullptr;
     file.mode = static_cast<unsigned>(std::strtoul(file.path.c_str() + colon + 1, &end, 8));
-    if (*end != '\0' || file.mode > 07777) return fail(ErrorCode::invalid_argument, "--file: \"{}\": the mode is not octal", text);
+    if (*end != '\0' || file.mode > 07777)
+      return fail(ErrorCode::invalid_argument, "--file: \"{}\": the mode is not octal", text);
     file.path.resize(colon);
   }
   FL_TRY(file.content, read_file(text.substr(0, equals)));

@@ -13,7 +13,8 @@ void usage_error(const std::string& message) {
   std::exit(2);
 }
 
-Options Options::parse(int argc, char** argv, const std::vector<std::string>& with_value, const std::vector<std::string>& without) {
+Options Options::parse(int argc, char** argv, const std::vector<std::string>& with_value,
+                       const std::vector<std::string>& without) {
   Options out;
   for (int i = 1; i < argc; ++i) {
     std::string word = argv[i];
@@ -64,7 +65,8 @@ std::chrono::milliseconds Options::duration(const std::string& flag, std::chrono
   const auto it = flags_.find(flag);
   if (it == flags_.end()) return fallback;
   std::chrono::milliseconds out{};
-  if (!parse_duration(it->second, default_unit, out)) usage_error(flag + ": \"" + it->second + "\" is not a duration like 250ms or 2s");
+  if (!parse_duration(it->second, default_unit, out))
+    usage_error(flag + ": \"" + it->second + "\" is not a duration like 250ms or 2s");
   return out;
 }
 

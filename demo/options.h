@@ -12,7 +12,8 @@ namespace fairlead::demo {
 class Options {
  public:
   // Flags named in with_value take one; those in without take none; anything else is an error.
-  static Options parse(int argc, char** argv, const std::vector<std::string>& with_value, const std::vector<std::string>& without);
+  static Options parse(int argc, char** argv, const std::vector<std::string>& with_value,
+                       const std::vector<std::string>& without);
   bool has(const std::string& flag) const { return flags_.contains(flag); }
   std::string text(const std::string& flag, const std::string& fallback) const;
   long number(const std::string& flag, long fallback, long low, long high) const;

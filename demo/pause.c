@@ -35,7 +35,6 @@ void _start(void) {
     long signal = call4(__NR_rt_sigtimedwait, (long)&wanted, 0, 0, sizeof wanted);
     if (signal == SIG_INT || signal == SIG_TERM) call4(__NR_exit_group, 0, 0, 0, 0);
     if (signal == SIG_CHLD)
-      while (call4(__NR_wait4, -1, 0, WAIT_NO_HANG, 0) > 0) {
-      }
+      while (call4(__NR_wait4, -1, 0, WAIT_NO_HANG, 0) > 0) {}
   }
 }

@@ -40,7 +40,7 @@ struct Connection {
   std::string out;
   std::size_t body_left = 0;  // of the request body that is being dropped
   bool close_when_sent = false;
-  bool delayed = false;       // a reply waits in the timer list; input waits with it
+  bool delayed = false;  // a reply waits in the timer list; input waits with it
 };
 
 class Server {
@@ -232,7 +232,8 @@ void Server::handle_input(Connection& c) {
 void Server::answer(Connection& c, const HttpRequest& request) {
   const Exchange exchange{c.client, c.server, request.path};
   const std::string set = query_value(request.query, "set");
-  if (request.path == "/healthz") return respond(c, request, healthy_ ? 200 : 500, "text/plain", healthy_ ? "ok\n" : "unhealthy\n");
+  if (request.path == "/healthz")
+    return respond(c, request, healthy_ ? 200 : 500, "text/plain", healthy_ ? "ok\n" : "unhealthy\n");
   if (request.path == "/readyz") {
     if (draining_) return respond(c, request, 503, "text/plain", "draining\n");
     return respond(c, request, ready_ ? 200 : 503, "text/plain", ready_ ? "ok\n" : "not ready\n");
@@ -247,15 +248,19 @@ void Server::answer(Connection& c, const HttpRequest& request) {
   }
   if (controls_ && request.path == "/control/exit") std::_Exit(std::atoi(query_value(request.query, "code").c_str()));
   const bool text = request.wants_text || query_value(request.query, "format") == "text";
-  respond(c, request, 200, text ? "text/plain" : "application/json", text ? text_reply(me_, exchange) : json_reply(me_, exchange));
+  respond(c, request, 200, text ? "text/plain" : "application/json",
+          text ? text_reply(me_, exchange) : json_reply(me_, exchange));
 }
 
 void Server::respond(Connection& c, const HttpRequest& request, int status, const char* type, const std::string& body) {
   c.close_when_sent = !request.keep_alive || draining_;
-  const char* reason = status == 200 ? "OK" : status == 400 ? "Bad Request" : status == 503 ? "Service Unavailable" : "Internal Server Error";
+  const char* reason = status == 200   ? "OK"
+                       : status == 400 ? "Bad Request"
+                       : status == 503 ? "Service Unavailable"
+                                       : "Internal Server Error";
   c.out = "HTTP/1.1 " + std::to_string(status) + " " + reason + "\r\nContent-Type: " + type +
-          "\r\nContent-Length: " + std::to_string(body.size()) + "\r\nConnection: " + (c.close_when_sent ? "close" : "keep-alive") +
-          "\r\n\r\n";
+          "\r\nContent-Length: " + std::to_string(body.size()) +
+          "\r\nConnection: " + (c.close_when_sent ? "close" : "keep-alive") + "\r\n\r\n";
   if (request.method != "HEAD") c.out += body;
   if (log_requests_) {
     std::printf("%s %s %s %d\n", c.client.c_str(), request.method.c_str(), request.path.c_str(), status);

@@ -17,7 +17,9 @@ namespace {
 
 using testing::HasSubstr;
 
-std::string program() { return std::string(std::getenv("FAIRLEAD_BIN") ? std::getenv("FAIRLEAD_BIN") : "build/release/bin") + "/fairlead-demo"; }
+std::string program() {
+  return std::string(std::getenv("FAIRLEAD_BIN") ? std::getenv("FAIRLEAD_BIN") : "build/release/bin") + "/fairlead-demo";
+}
 
 std::string free_port(int type) {
   const int fd = ::socket(AF_INET, type, 0);
