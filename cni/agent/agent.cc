@@ -16,14 +16,16 @@ class Agent {
 
   Task<Result<>> run() {
     nodes_->on_change([this](const kube::Change<corev1::Node>&) { wake(); });
+    nodes_->on_synced([this] { wake(); });
     nodes_->start();
-    co_await nodes_->wait_synced();
-    while (!co_await cancelled()) {
+    // Not wait_synced(): the apiserver may be away for long, and a stop must be heard meanwhile.
+    while (!nodes_->has_synced() && !stopping_) co_await wait(options_.resync);
+    while (!stopping_) {
       dirty_ = false;
       const auto next = pass();
-      if (!dirty_) co_await wait(next);
+      if (!dirty_ && !stopping_) co_await wait(next);
       // A node that joins changes its object several times within moments.
-      if (dirty_) {
+      if (dirty_ && !stopping_) {
         dirty_ = false;
         co_await wait(options_.settle);
       }
@@ -32,15 +34,15 @@ class Agent {
     co_return Result<>{};
   }
 
+  void stop() {
+    stopping_ = true;
+    timer_.cancel();
+  }
+
  private:
   void wake() {
     dirty_ = true;
     timer_.cancel();
-  }
-
-  static Task<bool> cancelled() {
-    const auto state = co_await net::this_coro::cancellation_state;
-    co_return state.cancelled() != net::cancellation_type::none;
   }
 
   Task<> wait(std::chrono::milliseconds d) {
@@ -98,16 +100,22 @@ class Agent {
   net::steady_timer timer_;
   std::shared_ptr<kube::Informer<corev1::Node>> nodes_;
   bool dirty_ = false;
+  bool stopping_ = false;
   std::chrono::milliseconds backoff_ = kFirstRetry;
   std::vector<std::string> problems_;
 };
 
+Task<> stop_when_asked(Daemon& daemon, std::weak_ptr<Agent> agent) {
+  co_await daemon.stop_requested();
+  if (const auto a = agent.lock()) a->stop();
+}
+
 }  // namespace
 
-Task<Result<>> run_agent(std::shared_ptr<kube::Client> client, AgentOptions options) {
-  // The informer's handler points at the agent: it lives in this frame until the informer has stopped.
-  Agent agent(std::move(client), std::move(options));
-  auto result = co_await agent.run();
+Task<Result<>> run_agent(Daemon& daemon, std::shared_ptr<kube::Client> client, AgentOptions options) {
+  const auto agent = std::make_shared<Agent>(std::move(client), std::move(options));
+  net::co_spawn(daemon.executor(), stop_when_asked(daemon, agent), net::detached);
+  auto result = co_await agent->run();
   co_return result;
 }
 

@@ -15,6 +15,7 @@
 #include <string>
 
 #include "base/asio.h"
+#include "base/daemon.h"
 #include "cni/agent/conflist.h"
 #include "cni/agent/network.h"
 #include "kube/client.h"
@@ -50,7 +51,7 @@ Result<> cleanup(const AgentOptions& o);
 // is thrown away.
 Result<std::vector<std::string>> missing_kernel_features(const AgentOptions& o);
 
-// Runs until cancelled.
-Task<Result<>> run_agent(std::shared_ptr<kube::Client> client, AgentOptions options);
+// Runs until the daemon is asked to stop.
+Task<Result<>> run_agent(Daemon& daemon, std::shared_ptr<kube::Client> client, AgentOptions options);
 
 }  // namespace fairlead::cni

@@ -3,11 +3,9 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
-#include <boost/asio/bind_cancellation_slot.hpp>
-#include <boost/asio/cancellation_signal.hpp>
-#include <boost/asio/signal_set.hpp>
 #include <iostream>
 
+#include "base/daemon.h"
 #include "base/log.h"
 #include "base/version.h"
 #include "cni/agent/agent.h"
@@ -66,30 +64,20 @@ Result<> check(Flags& f) {
   return {};
 }
 
-Result<> serve(const Flags& f) {
+Result<> prepare(const Flags& f, kube::RestConfig& config) {
   FL_TRY(const auto missing, missing_kernel_features(f.options));
   for (const auto& m : missing) log::error("this kernel lacks {}", m);
   if (!missing.empty()) return fail(ErrorCode::failed_precondition, "this kernel lacks {} needed features (see above)", missing.size());
-  FL_TRY(const auto config, f.kubeconfig.empty() ? kube::in_cluster_config() : kube::load_kubeconfig(f.kubeconfig));
-  net::io_context io(1);
-  FL_TRY(auto client, kube::make_client(io.get_executor(), config, fmt::format("fairlead-cni-agent/{}", kVersion)));
-  net::cancellation_signal stop;
-  net::signal_set signals(io, SIGINT, SIGTERM);
-  signals.async_wait([&](const boost::system::error_code& ec, int) {
-    if (!ec) stop.emit(net::cancellation_type::all);
-  });
-  Result<> outcome;
-  net::co_spawn(io, run_agent(client, f.options), net::bind_cancellation_slot(stop.slot(), [&](std::exception_ptr e, Result<> r) {
-                  if (e)
-                    outcome = fail(ErrorCode::internal, "the agent ended with an exception");
-                  else
-                    outcome = std::move(r);
-                  signals.cancel();
-                  io.stop();
-                }));
-  log::info("network agent of node {} started (backend {}, {} pods)", f.options.node_name, f.backend, f.options.wiring);
-  io.run();
-  return outcome;
+  FL_TRY(config, f.kubeconfig.empty() ? kube::in_cluster_config() : kube::load_kubeconfig(f.kubeconfig));
+  return {};
+}
+
+// By value: the coroutine outlives the caller's frame.
+Task<Result<>> body(Daemon& daemon, Flags f, kube::RestConfig config) {
+  FL_CO_TRY(auto client, kube::make_client(daemon.executor(), config, fmt::format("fairlead-cni-agent/{}", kVersion)));
+  daemon.ready(fmt::format("network agent of node {} (backend {}, pods {})", f.options.node_name, f.backend, f.options.wiring));
+  auto result = co_await run_agent(daemon, std::move(client), f.options);
+  co_return result;
 }
 
 }  // namespace
@@ -107,10 +95,13 @@ int run_cni_agent(int argc, char** argv) {
     std::cerr << "fairlead cni-agent: " << good.error().message << "\n";
     return 2;
   }
-  const auto done = flags.cleanup ? cleanup(flags.options) : serve(flags);
-  if (done) return 0;
-  log::error("{}", done.error().message);
-  return 1;
+  kube::RestConfig config;
+  if (const auto done = flags.cleanup ? cleanup(flags.options) : prepare(flags, config); !done) {
+    log::error("{}", done.error().message);
+    return 1;
+  }
+  if (flags.cleanup) return 0;
+  return run_daemon({.name = "cni-agent"}, [&](Daemon& d) { return body(d, flags, config); });
 }
 
 }  // namespace fairlead::cni
