@@ -3,17 +3,25 @@
 
 #include <google/protobuf/message.h>
 
+#include <boost/json/value.hpp>
 #include <cstddef>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "kube/codec.h"
 #include "kube/schema.h"
 
 namespace fairlead::kube {
 
 inline constexpr std::size_t kMaxDepth = 100;
 inline constexpr std::size_t kMaxStrictErrors = 100;
+
+// parse_json() with the memory of the values in `storage`, which must outlive them.
+Result<boost::json::value> parse_json_into(std::string_view text, const DecodeOptions& options, boost::json::storage_ptr storage);
+
+// Well-formed UTF-8 (RFC 3629).
+bool valid_utf8(std::string_view text);
 
 // False for a message that says the same as an absent one: no field set but empty `value` messages.
 bool has_content(const TypeInfo& t, const google::protobuf::Message& m);

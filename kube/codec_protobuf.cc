@@ -127,14 +127,14 @@ class Normalizer {
   }
 
   Result<> object(const TypeInfo& t, Message& m) {
-    const Reflection& r = *m.GetReflection();
+    const Reflection& r = *t.reflection;
     for (const FieldInfo& f : t.fields) {
       switch (f.shape) {
         case Shape::scalar:
-          if (!f.pointer && r.HasField(m, f.field) && is_zero(f, m, r)) r.ClearField(&m, f.field);
+          if (!f.pointer && present(t, f, m) && is_zero(f, m, r)) r.ClearField(&m, f.field);
           break;
         case Shape::message: {
-          if (!r.HasField(m, f.field)) break;
+          if (!present(t, f, m)) break;
           Message& child = *r.MutableMessage(&m, f.field);
           if (f.inlined) {
             FL_CHECK(message(*f.type, child));
@@ -143,8 +143,7 @@ class Normalizer {
             FL_CHECK(message(*f.type, child));
             path_.pop();
           }
-          const bool time = f.type->form == Form::time || f.type->form == Form::micro_time;
-          if ((f.value || time) && !has_content(*f.type, child)) r.ClearField(&m, f.field);
+          if ((f.value || empty_is_null(f.type->form)) && !has_content(*f.type, child)) r.ClearField(&m, f.field);
           break;
         }
         case Shape::message_list: {
@@ -241,7 +240,10 @@ class Normalizer {
   // Embedded objects are kept as JSON.
   Result<> raw(const FieldInfo& f, Message& m) {
     const std::string bytes = m.GetReflection()->GetString(m, f.field);
-    if (bytes.empty()) return {};
+    if (bytes.empty()) {
+      m.GetReflection()->ClearField(&m, f.field);
+      return {};
+    }
     if (has_envelope(bytes)) {
       const auto any = decode_enveloped(bytes, level_ + 1);
       if (!any) return bad("{}", any.error().message);

@@ -1,4 +1,5 @@
 // JSON values to messages.
+#include <boost/json/monotonic_resource.hpp>
 #include <limits>
 
 #include "kube/api.h"
@@ -389,7 +390,8 @@ Result<> from_json_value(const json::value& v, Message& out, const DecodeOptions
 }
 
 Result<> from_json(std::string_view text, Message& out, const DecodeOptions& options) {
-  FL_TRY(const auto v, parse_json(text, options));
+  json::monotonic_resource memory(2 * text.size() + 4096);  // the values live only here
+  FL_TRY(const auto v, parse_json_into(text, options, &memory));
   return from_json_value(v, out, options);
 }
 

@@ -28,6 +28,7 @@ void append_number(std::string& out, double v) {
     out += "null";
     return;
   }
+  if (v == 0) v = 0;  // -0 would read back as another kind of number
   std::array<char, 48> buffer;
   const double size = std::abs(v);
   const auto format = size != 0 && (size < 1e-6 || size >= 1e21) ? std::chars_format::scientific : std::chars_format::fixed;
@@ -198,18 +199,18 @@ class Emitter {
         const auto& v = static_cast<const intstr::IntOrString&>(m);
         return v.type() == 1 ? s_.string(v.strval()) : s_.integer(v.intval());
       }
-      case Form::raw: return raw(m.GetReflection()->GetString(m, t.fields[0].field));
-      case Form::list: return scalar_list(t.fields[0], m, *m.GetReflection());
+      case Form::raw: return raw(t.reflection->GetString(m, t.fields[0].field));
+      case Form::list: return scalar_list(t.fields[0], m, *t.reflection);
     }
   }
 
  private:
   void members(const TypeInfo& t, const Message& m) {
-    const Reflection& r = *m.GetReflection();
+    const Reflection& r = *t.reflection;
     for (const FieldInfo& f : t.fields) {
       switch (f.shape) {
-        case Shape::scalar: scalar_member(f, m, r); break;
-        case Shape::message: message_member(f, m, r); break;
+        case Shape::scalar: scalar_member(t, f, m, r); break;
+        case Shape::message: message_member(t, f, m, r); break;
         case Shape::list:
           if (!f.always && r.FieldSize(m, f.field) == 0) break;
           s_.key(f);
@@ -222,23 +223,21 @@ class Emitter {
     }
   }
 
-  void message_member(const FieldInfo& f, const Message& m, const Reflection& r) {
+  void message_member(const TypeInfo& t, const FieldInfo& f, const Message& m, const Reflection& r) {
     if (f.inlined) {
-      if (r.HasField(m, f.field)) members(*f.type, r.GetMessage(m, f.field));
+      if (present(t, f, m)) members(*f.type, r.GetMessage(m, f.field));
       return;
     }
     if (!f.always) {
-      if (!r.HasField(m, f.field)) return;
-      const bool time = f.type->form == Form::time || f.type->form == Form::micro_time;
-      if ((f.value || time) && !has_content(*f.type, r.GetMessage(m, f.field))) return;
+      if (!present(t, f, m)) return;
+      if ((f.value || empty_is_null(f.type->form)) && !has_content(*f.type, r.GetMessage(m, f.field))) return;
     }
     s_.key(f);
     message(*f.type, r.GetMessage(m, f.field));
   }
 
-  void scalar_member(const FieldInfo& f, const Message& m, const Reflection& r) {
-    const bool present = r.HasField(m, f.field);
-    if (!present && !f.always) return;
+  void scalar_member(const TypeInfo& t, const FieldInfo& f, const Message& m, const Reflection& r) {
+    if (!f.always && !present(t, f, m)) return;
     const bool keep_zero = f.always || f.pointer;
     switch (f.field->cpp_type()) {
       case FieldDescriptor::CPPTYPE_INT32: return integer(f, r.GetInt32(m, f.field), keep_zero);
@@ -405,17 +404,28 @@ void append_json_string(std::string& out, std::string_view text) {
   out += '"';
 }
 
+bool valid_utf8(std::string_view text) {
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (static_cast<unsigned char>(text[i]) < 0x80) continue;
+    const std::size_t n = utf8_length(text.substr(i));
+    if (n == 0) return false;
+    i += n - 1;
+  }
+  return true;
+}
+
 bool has_content(const TypeInfo& t, const Message& m) {
-  const Reflection& r = *m.GetReflection();
-  if (t.form == Form::time || t.form == Form::micro_time) return r.HasField(m, t.fields[0].field);
+  const Reflection& r = *t.reflection;
+  if (t.form == Form::time || t.form == Form::micro_time) return present(t, t.fields[0], m);
+  if (t.form == Form::raw) return !r.GetString(m, t.fields[0].field).empty();
   for (const FieldInfo& f : t.fields) {
     switch (f.shape) {
       case Shape::message:
-        if (!r.HasField(m, f.field)) break;
+        if (!present(t, f, m)) break;
         if (!f.value || has_content(*f.type, r.GetMessage(m, f.field))) return true;
         break;
       case Shape::scalar:
-        if (r.HasField(m, f.field)) return true;
+        if (present(t, f, m)) return true;
         break;
       case Shape::message_map:
       case Shape::map:

@@ -1,6 +1,8 @@
 // JSON text to values: bounded in depth, with the duplicate keys reported where somebody wants to know.
 #include <boost/json/basic_parser_impl.hpp>
 #include <boost/json/value_stack.hpp>
+#include <charconv>
+#include <cmath>
 #include <unordered_set>
 
 #include "kube/codec.h"
@@ -31,9 +33,11 @@ struct Handler {
   std::vector<std::string>* strict = nullptr;
   std::vector<Frame> frames;
   std::string key;
+  std::string number;
+  json::storage_ptr storage;
 
   bool on_document_begin(error_code&) {
-    stack.reset();
+    stack.reset(storage);
     return true;
   }
   bool on_document_end(error_code&) { return true; }
@@ -70,16 +74,30 @@ struct Handler {
     stack.push_string(s);
     return done();
   }
-  bool on_number_part(string_view, error_code&) { return true; }
+  bool on_number_part(string_view s, error_code&) {
+    number.append(s.data(), s.size());
+    return true;
+  }
   bool on_int64(std::int64_t i, string_view, error_code&) {
+    number.clear();
     stack.push_int64(i);
     return done();
   }
   bool on_uint64(std::uint64_t u, string_view, error_code&) {
+    number.clear();
     stack.push_uint64(u);
     return done();
   }
-  bool on_double(double d, string_view, error_code&) {
+  // The parser's own value may be off by one in the last place, so that writing and reading again would drift.
+  bool on_double(double rough, string_view s, error_code& ec) {
+    number.append(s.data(), s.size());
+    double d = 0;
+    const auto r = std::from_chars(number.data(), number.data() + number.size(), d);
+    number.clear();
+    if (r.ec == std::errc::result_out_of_range && std::abs(rough) > 1) {
+      ec = json::error::exponent_overflow;
+      return false;
+    }
     stack.push_double(d);
     return done();
   }
@@ -140,16 +158,19 @@ Error syntax_error(std::string_view text, std::size_t offset, const error_code& 
 
 }  // namespace
 
-Result<json::value> parse_json(std::string_view text, const DecodeOptions& options) {
+Result<json::value> parse_json_into(std::string_view text, const DecodeOptions& options, json::storage_ptr storage) {
   json::parse_options limits;
   limits.max_depth = kMaxDepth;
   json::basic_parser<Handler> parser(limits);
   parser.handler().strict = options.strict;
+  parser.handler().storage = std::move(storage);
   error_code ec;
   const std::size_t used = parser.write_some(false, text.data(), text.size(), ec);
   if (!ec && used < text.size()) ec = json::error::extra_data;
   if (ec) return fail(syntax_error(text, used, ec));
   return parser.handler().stack.release();
 }
+
+Result<json::value> parse_json(std::string_view text, const DecodeOptions& options) { return parse_json_into(text, options, {}); }
 
 }  // namespace fairlead::kube

@@ -1,12 +1,15 @@
-// Map fields of any message, without the copy that protobuf's public reflection makes (it mirrors a map into a repeated
-// field on first use, under a lock). protobuf 3.21 declares one friend of Reflection for this purpose, defined by the
-// library that needs it; this is that definition. Included by codec, patch and object only.
+// What protobuf's public reflection does only slowly: map fields (it mirrors a map into a repeated field on first use, under
+// a lock) and the presence of fields (several calls for each). protobuf 3.21 declares one friend of Reflection for a library
+// that needs this, and lets it define the class; this is that definition. Only for generated messages. Included by the
+// codec's own files only.
 #pragma once
 
+#include <google/protobuf/generated_message_reflection.h>
 #include <google/protobuf/map_field.h>
 #include <google/protobuf/message.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -17,6 +20,7 @@ namespace google::protobuf::expr {
 class CelMapReflectionFriend {
  public:
   using StringMap = Map<std::string, std::string>;
+  static constexpr bool kKnownLayout = GOOGLE_PROTOBUF_VERSION / 1000 == 3021;
   using StringMapField = internal::TypeDefinedMapFieldBase<std::string, std::string>;
 
   static const StringMap& strings(const Message& m, const FieldDescriptor* f) {
@@ -24,6 +28,15 @@ class CelMapReflectionFriend {
   }
   static StringMap& mutable_strings(Message& m, const FieldDescriptor* f) {
     return *static_cast<StringMapField*>(m.GetReflection()->MutableMapData(&m, f))->MutableMap();
+  }
+  // Where a message of this type keeps its presence bits, and which of them is the field's; -1 where there is none.
+  static std::int64_t has_bits_offset(const Reflection* r) {
+    return kKnownLayout && r->schema_.HasHasbits() ? static_cast<std::int64_t>(r->schema_.HasBitsOffset()) : -1;
+  }
+  static std::int64_t has_bit(const Reflection* r, const FieldDescriptor* f) {
+    if (!kKnownLayout || f->is_repeated() || f->real_containing_oneof() || !r->schema_.HasHasbits()) return -1;
+    const auto index = r->schema_.HasBitIndex(f);
+    return index == ~0u ? -1 : static_cast<std::int64_t>(index);
   }
   static int size(const Message& m, const FieldDescriptor* f) { return m.GetReflection()->MapSize(m, f); }
   // f(key, value) for each entry, in no order.

@@ -6,6 +6,7 @@
 
 #include "kube/kinds.h"
 #include "kube/proto/options.pb.h"
+#include "kube/reflect.h"
 
 namespace fairlead::kube {
 namespace {
@@ -56,7 +57,12 @@ class Registry {
     t.form = form_of(d);
     t.type_meta = type_name_of(d) != nullptr;
     t.fields.reserve(d.field_count());
-    for (int i = 0; i < d.field_count(); ++i) t.fields.push_back(field_info(*d.field(i)));
+    t.reflection = google::protobuf::MessageFactory::generated_factory()->GetPrototype(&d)->GetReflection();
+    t.has_bits_offset = Maps::has_bits_offset(t.reflection);
+    for (int i = 0; i < d.field_count(); ++i) {
+      t.fields.push_back(field_info(*d.field(i)));
+      if (t.has_bits_offset >= 0) t.fields.back().has_bit = Maps::has_bit(t.reflection, d.field(i));
+    }
     for (const FieldInfo& f : t.fields) {
       if (f.field->name() == "metadata" && f.type && f.type->descriptor->full_name() == kObjectMeta) t.metadata = &f;
       add_members(t, f);

@@ -4,8 +4,10 @@
 #pragma once
 
 #include <google/protobuf/descriptor.h>
+#include <google/protobuf/message.h>
 
 #include <cstdint>
+#include <cstring>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -25,6 +27,9 @@ enum class Form : std::uint8_t {
   list,           // the bare list in `items` (Verbs, ExtraValue)
 };
 
+// Forms whose empty message is JSON's null, which is the same as absent.
+constexpr bool empty_is_null(Form f) { return f == Form::time || f == Form::micro_time || f == Form::raw; }
+
 enum class Shape : std::uint8_t { scalar, message, list, message_list, map, message_map };
 
 struct TypeInfo;
@@ -34,7 +39,8 @@ struct FieldInfo {
   std::string name;      // in JSON
   std::string key_text;  // "\"name\":"
   Shape shape = Shape::scalar;
-  bool inlined = false;  // its members stand in the parent's object
+  std::int64_t has_bit = -1;  // its presence bit, -1: ask reflection
+  bool inlined = false;       // its members stand in the parent's object
   bool pointer = false;
   bool always = false;
   bool value = false;
@@ -55,9 +61,10 @@ struct Member {
 
 struct TypeInfo {
   const google::protobuf::Descriptor* descriptor = nullptr;
+  const google::protobuf::Reflection* reflection = nullptr;  // of generated messages of this type
+  std::int64_t has_bits_offset = -1;
   Form form = Form::object;
   bool type_meta = false;               // an object of its own on the wire: apiVersion and kind may stand in its JSON
-  bool needs_normalize = true;          // false: nothing below can hold a zero or a special form (see normalize in codec)
   const FieldInfo* metadata = nullptr;  // of type ObjectMeta
   std::vector<FieldInfo> fields;        // in the order of the schema, which is the order of the JSON text
   std::unordered_map<std::string_view, Member> members;  // by JSON name, inlined ones included
@@ -67,6 +74,14 @@ struct TypeInfo {
     return it == members.end() ? nullptr : &it->second;
   }
 };
+
+// Whether a singular field is present. Requires: `m` is a generated message of type `t`, and `f` one of its fields.
+inline bool present(const TypeInfo& t, const FieldInfo& f, const google::protobuf::Message& m) {
+  if (f.has_bit < 0) return t.reflection->HasField(m, f.field);
+  std::uint32_t word;
+  std::memcpy(&word, reinterpret_cast<const char*>(&m) + t.has_bits_offset + f.has_bit / 32 * 4, sizeof word);
+  return (word >> (f.has_bit % 32) & 1) != 0;
+}
 
 const TypeInfo& type_info(const google::protobuf::Descriptor& type);
 

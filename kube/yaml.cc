@@ -126,7 +126,9 @@ class Builder : public YAML::EventHandler {
   explicit Builder(std::vector<std::string>* strict) : strict_(strict) {}
   json::value release() { return std::move(root_); }
 
-  void OnDocumentStart(const YAML::Mark&) override {}
+  const YAML::Mark& start() const { return start_; }
+
+  void OnDocumentStart(const YAML::Mark& mark) override { start_ = mark; }
   void OnDocumentEnd() override {}
   void OnNull(const YAML::Mark& mark, YAML::anchor_t anchor) override { add(mark, nullptr, anchor); }
   void OnAlias(const YAML::Mark& mark, YAML::anchor_t anchor) override {
@@ -239,6 +241,7 @@ class Builder : public YAML::EventHandler {
   }
 
   std::vector<std::string>* strict_;
+  YAML::Mark start_;
   json::value root_;
   std::vector<Frame> frames_;
   std::map<YAML::anchor_t, json::value> anchors_;
@@ -253,12 +256,16 @@ Result<std::vector<json::value>> parse_yaml(std::string_view text, const DecodeO
     if (mark.is_null()) return fail(ErrorCode::invalid_argument, "invalid YAML: {}", message);
     return fail(ErrorCode::invalid_argument, "invalid YAML at line {}, column {}: {}", mark.line + 1, mark.column + 1, message);
   };
+  if (!valid_utf8(text)) return refuse(YAML::Mark::null_mark(), "not UTF-8");
   try {
     std::istringstream in{std::string(text)};
     YAML::Parser parser(in);
-    for (;;) {
+    for (int last = -1;;) {
       Builder builder(options.strict);
       if (!parser.HandleNextDocument(builder)) break;
+      // At a stray sign, such as a comma, yaml-cpp reports an empty document again and again without getting on.
+      if (builder.start().pos == last) throw Refused{builder.start(), "expected a document"};
+      last = builder.start().pos;
       json::value v = builder.release();
       if (!v.is_null()) out.push_back(std::move(v));  // an empty document between two separators
     }

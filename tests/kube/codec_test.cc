@@ -198,6 +198,7 @@ TEST(CodecJson, ErrorsNameTheField) {
       {R"({"spec":{"template":{"spec":{"volumes":[{"emptyDir":5}]}}}})",
        "spec.template.spec.volumes[0].emptyDir: must be an object, not the number 5"},
       {"{\n  \"spec\": oops}", "invalid JSON at line 2, column 11: syntax error"},
+      {R"({"metadata":{"name":1e400}})", "invalid JSON at line 1, column 26: exponent overflow"},
       {"{} {}", "invalid JSON at line 1, column 4: extra data"},
       {"", "invalid JSON at line 1, column 1: incomplete JSON"},
   };
