@@ -17,6 +17,7 @@ constexpr milliseconds kLookPeriod{1'000};
 constexpr std::array<milliseconds, 5> kQuick{milliseconds(3), milliseconds(15), milliseconds(40), milliseconds(100),
                                              milliseconds(250)};
 constexpr milliseconds kStopPoll{5};
+constexpr std::chrono::seconds kTendPeriod{10};
 
 bool ended(const corev1::Pod& pod) { return pod.status().phase() == "Succeeded" || pod.status().phase() == "Failed"; }
 
@@ -35,15 +36,17 @@ Agent::Agent(AgentOptions options)
       cgroups_(options_.cgroup_mount),
       context_{options_.executor, *options_.clock, options_.settings, options_.runtime, options_.objects,
                volumes_,          cgroups_,        *options_.api,     options_.event,   [this] { expect_change(false); }},
-      wakeup_(options_.executor) {}
+      wakeup_(options_.executor),
+      tend_wakeup_(options_.executor) {}
 
 Agent::~Agent() = default;
 
 void Agent::start() {
-  looping_ = true;
+  loops_ = 2;
   options_.runtime->on_activity([this] { expect_change(true); });
   options_.objects->on_change([this](const std::string& uid) { objects_changed(uid); });
-  net::co_spawn(options_.executor, look_loop(), [this](std::exception_ptr) { looping_ = false; });
+  net::co_spawn(options_.executor, look_loop(), [this](std::exception_ptr) { --loops_; });
+  net::co_spawn(options_.executor, tend_loop(), [this](std::exception_ptr) { --loops_; });
 }
 
 Task<> Agent::stop() {
@@ -51,7 +54,8 @@ Task<> Agent::stop() {
   options_.runtime->on_activity({});
   for (auto& [uid, worker] : workers_) worker->stop();
   wakeup_.notify();
-  while (looping_) co_await sleep_for(kStopPoll);
+  tend_wakeup_.notify();
+  while (loops_ > 0) co_await sleep_for(kStopPoll);
   // Actions under way hold their worker; they refer to this agent.
   for (const auto& [uid, worker] : workers_)
     while (worker.use_count() > 1) co_await sleep_for(kStopPoll);
@@ -106,6 +110,18 @@ Task<> Agent::look_loop() {
       co_await wakeup_.wait(kQuick[kQuick.size() - quick_looks_--]);
     else
       co_await wakeup_.wait(kLookPeriod);
+  }
+}
+
+Task<> Agent::tend_loop() {
+  while (!stopping_) {
+    co_await tend_wakeup_.wait(kTendPeriod);
+    std::vector<std::shared_ptr<PodWorker>> all;
+    for (const auto& [uid, worker] : workers_) all.push_back(worker);
+    for (const auto& worker : all) {
+      if (stopping_) break;
+      co_await worker->tend();
+    }
   }
 }
 

@@ -57,6 +57,7 @@ class Agent {
  private:
   struct Seen;
   Task<> look_loop();
+  Task<> tend_loop();
   Task<bool> look();
   void handle_seen(std::map<std::string, Seen> seen);
   void adopt_orphan(const std::string& uid, const Seen& seen);
@@ -70,13 +71,13 @@ class Agent {
   AgentContext context_;
   std::map<std::string, std::shared_ptr<PodWorker>> workers_;  // by uid
   std::map<std::string, std::string> fingerprints_;            // of the last look, by uid
-  Wakeup wakeup_;
+  Wakeup wakeup_, tend_wakeup_;
   std::size_t quick_looks_ = 0;  // left of a burst
   SteadyTime last_look_{};
   bool synced_ = false;
   bool swept_ = false;
   bool stopping_ = false;
-  bool looping_ = false;
+  int loops_ = 0;
 };
 
 // Why this node does not take a pod, from the pods it already has. Pure.

@@ -36,7 +36,7 @@ class ObjectSource {
   // Of the pod's service account, bound to the pod; renewed at 80 % of its life.
   virtual Task<Result<std::string>> token(std::shared_ptr<const corev1::Pod> pod, TokenRequest request) = 0;
   // Services a pod of that namespace sees in its environment.
-  virtual std::vector<std::shared_ptr<const corev1::Service>> services(const std::string& ns) = 0;
+  virtual Task<std::vector<std::shared_ptr<const corev1::Service>>> services(std::string ns) = 0;
   // The pod is gone: what only it used is forgotten.
   virtual void release(const std::string& pod_uid) = 0;
   // Called with the uid of a pod when an object that it uses has changed.

@@ -145,7 +145,7 @@ Task<> PodWorker::prepare_volumes() {
     volume_paths_ = std::move(*r);
     memory_.volumes = VolumeState::ready;
     memory_.volumes_error.clear();
-    volumes_written_ = context_.clock.wall();
+    volumes_written_ = context_.clock.steady();
   } else {
     const WallTime now = context_.clock.wall();
     memory_.volumes = VolumeState::failed;
@@ -163,7 +163,7 @@ Task<> PodWorker::refresh_volumes() {
   auto r = co_await context_.volumes.prepare(pod_, facts());
   if (!r)
     log::warn("refresh volumes of pod {}/{}: {}", pod_->metadata().namespace_(), pod_->metadata().name(), r.error().message);
-  volumes_written_ = context_.clock.wall();
+  volumes_written_ = context_.clock.steady();
   refreshing_volumes_ = false;
   if (volumes_stale_) wakeup_.notify();
 }
@@ -352,7 +352,7 @@ Task<Result<Environment>> PodWorker::environment_of(const corev1::Container& con
     else if (r.error().code != ErrorCode::not_found)
       co_return fail(std::move(r).error());
   }
-  objects.services = context_.objects->services(ns);
+  objects.services = co_await context_.objects->services(ns);
   co_return make_environment(*pod_, container, objects, facts());
 }
 

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "base/clock.h"
-#include "controlplane/kubelet/backoff.h"
+#include "controlplane/kubelet/crash_backoff.h"
 #include "controlplane/kubelet/runtime.h"
 
 namespace fairlead::kubelet {
@@ -40,8 +40,8 @@ struct ContainerMemory {
   std::optional<WallTime> kill_by;  // a stop is under way; SIGKILL comes then
   std::optional<Waiting> failed;    // why the last start failed
   WallTime retry_at{};              // no new start before
-  Backoff restart;                  // of crashes
-  Backoff start;                    // of failed starts (image pulls, creation)
+  CrashBackoff restart;             // of crashes
+  CrashBackoff start;               // of failed starts (image pulls, creation)
   unsigned backoff_reported = 0;    // the attempt whose BackOff event was sent
 
   // What probes and hooks say about the container with this id; of no meaning for any other.
@@ -60,12 +60,12 @@ struct PodMemory {
   bool sandbox_changing = false;            // a sandbox is being made, stopped or removed
   std::set<std::string> stopped_sandboxes;  // StopPodSandbox has succeeded: their network is gone
   std::set<std::string> removing;           // containers and sandboxes that are being removed
-  Backoff sandbox;                          // of failed sandboxes
+  CrashBackoff sandbox;                     // of failed sandboxes
   WallTime sandbox_retry_at{};
   std::string sandbox_error;
   VolumeState volumes = VolumeState::none;
   WallTime volumes_retry_at{};
-  Backoff volumes_backoff;
+  CrashBackoff volumes_backoff;
   std::string volumes_error;
   std::optional<Waiting> rejected;  // the node does not take the pod; reason and message
   std::optional<WallTime> kill_by;  // since termination began: when grace ends

@@ -4,7 +4,7 @@
 #include <filesystem>
 
 #include "base/log.h"
-#include "controlplane/kubelet/log_file.h"
+#include "controlplane/kubelet/log_reader.h"
 #include "controlplane/kubelet/status.h"
 
 namespace fairlead::kubelet {
@@ -70,6 +70,26 @@ void PodWorker::objects_changed() {
   for (auto& [name, m] : memory_.containers)
     if (m.failed && m.failed->reason == "CreateContainerConfigError") m.retry_at = {};
   wakeup_.notify();
+}
+
+Task<> PodWorker::tend() {
+  auto self = shared_from_this();
+  if (stopping_ || cleaned_) co_return;
+  const Settings& settings = context_.settings;
+  const std::string folder = pod_log_dir(settings, pod_->metadata().namespace_(), pod_->metadata().name(), uid());
+  for (const ContainerRecord& r : std::vector<ContainerRecord>(observed_.containers)) {
+    if (r.phase != ContainerPhase::running) continue;
+    auto rotated = rotate_log(folder + "/" + container_log_path(r.name, r.attempt), settings.log_max_bytes,
+                              settings.log_max_files, context_.clock.wall());
+    if (!rotated) log::warn("log of {}/{}: {}", pod_->metadata().name(), r.name, rotated.error().message);
+    if (!rotated || !*rotated) continue;
+    auto reopened = co_await context_.runtime->reopen_log(r.id);
+    if (!reopened) log::warn("log of {}/{}: {}", pod_->metadata().name(), r.name, reopened.error().message);
+  }
+  if (memory_.volumes == VolumeState::ready && context_.clock.steady() - volumes_written_ >= VolumeManager::kRefreshPeriod) {
+    volumes_stale_ = true;
+    wakeup_.notify();
+  }
 }
 
 void PodWorker::stop() {

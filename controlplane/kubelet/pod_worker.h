@@ -52,7 +52,9 @@ class PodWorker : public std::enable_shared_from_this<PodWorker> {
   void reject(Waiting why);                             // the node cannot take it
   void runtime_changed();                               // look again
   void objects_changed();                               // a ConfigMap, Secret or Service it uses
-  void stop();                                          // the agent ends; containers stay
+  // Once in a while: rotates logs that have grown and renews what expires (tokens) in its volumes.
+  Task<> tend();
+  void stop();  // the agent ends; containers stay
 
   // Nothing of it is left on the node and the API has it no more.
   bool finished() const { return cleaned_ && (memory_.gone || deleted_); }
@@ -119,7 +121,7 @@ class PodWorker : public std::enable_shared_from_this<PodWorker> {
   bool stopping_ = false;
   bool refreshing_volumes_ = false;
   bool volumes_stale_ = false;
-  WallTime volumes_written_{};
+  SteadyTime volumes_written_{};
   std::map<std::string, int> stops_;           // stops under way, by container
   std::map<std::string, WallTime> failed_at_;  // image pulls: when the last one failed
 };

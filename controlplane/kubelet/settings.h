@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "controlplane/kubelet/backoff.h"
+#include "controlplane/kubelet/crash_backoff.h"
 
 namespace k8s::io::api::core::v1 {
 class Pod;

@@ -63,7 +63,7 @@ class FakeObjects final : public ObjectSource {
   Task<Result<std::string>> token(std::shared_ptr<const corev1::Pod> pod, TokenRequest request) override {
     co_return "token-for-" + pod->spec().serviceaccountname() + "-" + request.audience;
   }
-  std::vector<std::shared_ptr<const corev1::Service>> services(const std::string&) override { return service_list; }
+  Task<std::vector<std::shared_ptr<const corev1::Service>>> services(std::string) override { co_return service_list; }
   void release(const std::string& uid) override { released.push_back(uid); }
   void on_change(std::function<void(const std::string&)> h) override { changed = std::move(h); }
 

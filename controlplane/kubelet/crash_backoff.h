@@ -1,4 +1,4 @@
-// Backoff: 10 s doubling to 300 s between restarts of a crashing container, forgotten after 10 quiet minutes. The first
+// CrashBackoff: 10 s doubling to 300 s between restarts of a crashing container, forgotten after 10 quiet minutes. The first
 // restart is immediate. A value; pure apart from the time given in.
 #pragma once
 
@@ -14,7 +14,7 @@ struct BackoffLimits {
   std::chrono::milliseconds max{300'000};
 };
 
-struct Backoff {
+struct CrashBackoff {
   std::chrono::milliseconds delay{0};
   WallTime updated{};
 
@@ -30,7 +30,7 @@ struct Backoff {
     delay = expired(now, limits) ? limits.first : std::min(delay * 2, limits.max);
     updated = now;
   }
-  bool operator==(const Backoff&) const = default;
+  bool operator==(const CrashBackoff&) const = default;
 };
 
 }  // namespace fairlead::kubelet
