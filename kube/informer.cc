@@ -32,6 +32,17 @@ std::optional<std::uint64_t> parse_number(std::string_view text) {
   return n;
 }
 
+std::shared_ptr<const Message> stub_of(const Message& object) {
+  std::shared_ptr<Message> stub(object.New());
+  const auto& from = meta_of(object);
+  auto& to = mutable_meta(*stub);
+  to.set_name(from.name());
+  if (from.has_namespace_()) to.set_namespace_(from.namespace_());
+  to.set_uid(from.uid());
+  to.set_resourceversion(from.resourceversion());
+  return stub;
+}
+
 class Worker final : public std::enable_shared_from_this<Worker> {
  public:
   using Object = InformerCore::Object;
@@ -235,6 +246,7 @@ void Worker::upsert(std::unique_ptr<Message> object) {
   if (options_.transform) options_.transform(*object);
   const Object before = std::exchange(slot, Object(std::move(object)));
   const Object after = slot;
+  if (!options_.keep_objects) slot = stub_of(*after);
   tell(key, before, after);
 }
 

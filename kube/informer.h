@@ -32,6 +32,9 @@ struct InformerOptions {
   bool keep_managed_fields = false;
   // Called on each object before it is stored, to drop what nobody here reads. Must depend on the object alone.
   std::function<void(Message&)> transform;
+  // false: only what following the collection needs is kept (name, uid, resourceVersion). Handlers get the whole object in
+  // `after`, once; `before`, get() and all() give such stubs. For consumers that keep values of their own.
+  bool keep_objects = true;
   bool use_watch_list = true;  // stream the first state where the server can; otherwise list in pages
 };
 

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <chrono>
 
+#include "base/log.h"
 #include "nftables/kernel_fake.h"
 #include "nftables/kernel_netlink.h"
 #include "nftables/table_sync.h"
@@ -34,7 +35,7 @@ class NftablesDataplane final : public proxy::Dataplane {
   Result<ApplyReport> apply(const PlanDelta& delta) override {
     const auto start = std::chrono::steady_clock::now();
     ApplyReport report;
-    if (foreign_.exchange(false))
+    if (foreign_.exchange(false) || delta.relist)
       for (auto& s : syncs_) s.distrust();
     std::optional<Error> first;
     for (auto& s : syncs_) {
@@ -45,6 +46,7 @@ class NftablesDataplane final : public proxy::Dataplane {
     report.services = std::max(report.services, delta.services.size());
     report.duration = std::chrono::steady_clock::now() - start;
     if (first) return fail(std::move(*first));
+    if (handler_ && !watching_) start_watching();
     return report;
   }
 
@@ -85,8 +87,9 @@ class NftablesDataplane final : public proxy::Dataplane {
   }
 
   void on_foreign_change(std::function<void()> handler) override {
+    if (watching_) [[maybe_unused]] const auto r = kernel_.watch({}, {});
+    watching_ = false;
     handler_ = std::move(handler);
-    start_watching();
   }
 
  private:
@@ -100,13 +103,21 @@ class NftablesDataplane final : public proxy::Dataplane {
     return {};
   }
 
+  // Only after the first apply(): a listener makes the kernel describe every element of the first load.
   void start_watching() {
-    if (!handler_) return;
-    const auto r = kernel_.watch(std::string(kTableName), [this] {
+    const auto before = kernel_.generation();
+    const auto heard = [this] {
       foreign_ = true;
       handler_();
-    });
+    };
+    const auto r = kernel_.watch(std::string(kTableName), heard);
     watching_ = r.has_value();
+    if (!watching_) {
+      log::warn("nftables: changes by others will be noticed late: {}", r.error().message);
+      return;
+    }
+    const auto after = kernel_.generation();
+    if (!before || !after || *before != *after) heard();  // it may have been about us
   }
 
   static void compare(const Table& want, const Table& have, std::vector<Drift>& out) {

@@ -39,7 +39,7 @@ bool NodePortAddresses::contains(const IpAddress& a) const {
 }
 
 PlanDelta Plan::full_delta() const {
-  PlanDelta d{global, true, {}};
+  PlanDelta d{global, true, false, {}};
   d.services.assign(services.begin(), services.end());
   return d;
 }

@@ -135,8 +135,9 @@ using GlobalPlanPtr = std::shared_ptr<const GlobalPlan>;
 struct PlanDelta {
   GlobalPlanPtr global;  // always set
   bool full = false;     // `services` is the whole plan; what else a dataplane has is stale
+  bool relist = false;   // compare with the kernel even if there is no reason for doubt
   std::vector<std::pair<ServiceKey, ServicePlanPtr>> services;  // null: gone
-  bool empty() const { return !full && services.empty(); }
+  bool empty() const { return !full && !relist && services.empty(); }
 };
 
 struct Plan {

@@ -72,7 +72,7 @@ std::uint16_t weight_of(const Service& s, const Endpoint& e) {
   if (s.weights.empty()) return 1;
   const auto ip = e.ip.to_string();
   for (const auto& [target, weight] : s.weights)
-    if (target == e.target.str() || target == ip) return weight;
+    if ((e.target && target_hash(target) == e.target) || target == ip) return weight;
   return 1;
 }
 
@@ -305,7 +305,7 @@ PlanDelta Planner::update(const std::vector<Change>& changes) {
   std::sort(affected.begin(), affected.end());
   affected.erase(std::unique(affected.begin(), affected.end()), affected.end());
 
-  PlanDelta delta{plan_.global, false, {}};
+  PlanDelta delta{plan_.global, false, false, {}};
   for (const auto& key : affected) {
     const auto wanted = wanted_.find(key);
     const auto now = plan_.services.find(key);

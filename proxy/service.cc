@@ -42,6 +42,12 @@ const std::string& Atom::str() const {
 
 std::string_view to_string(Balance b) { return b == Balance::random ? "random" : "maglev"; }
 
+std::uint32_t target_hash(std::string_view name) {
+  std::uint32_t h = 2166136261u;
+  for (const char c : name) h = (h ^ static_cast<std::uint8_t>(c)) * 16777619u;
+  return h;
+}
+
 bool names(const Atom& joined, std::string_view one) {
   if (joined.empty() || one.empty()) return false;
   std::string_view rest = joined.str();

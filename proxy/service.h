@@ -77,9 +77,10 @@ struct Endpoint {
   Atom node;
   Atom zone_hints;  // zone names joined by '\n'
   Atom node_hints;  // node names joined by '\n'
-  Atom target;      // name of the pod behind it; kept only for services with weights
+  std::uint32_t target = 0;  // target_hash() of the name of the pod behind it, to find its weight
   bool operator==(const Endpoint&) const = default;
 };
+std::uint32_t target_hash(std::string_view name);
 bool names(const Atom& joined, std::string_view one);  // is `one` in a '\n'-joined list
 
 struct EndpointPort {
