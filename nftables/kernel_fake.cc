@@ -125,6 +125,7 @@ Result<> apply_to(std::optional<Table>& table, const Batch& batch) {
 }
 
 void FakeKernel::fail_call(int n, Error error, bool after) {
+  const std::lock_guard lock(mutex_);
   fail_at_ = calls_ + n;
   failure_ = std::move(error);
   fail_after_ = after;
@@ -137,7 +138,16 @@ std::optional<Error> FakeKernel::next_failure() {
   return std::nullopt;
 }
 
+std::optional<Table> FakeKernel::table(Family f) const {
+  const std::lock_guard lock(mutex_);
+  const auto it = tables_.find(f);
+  return it == tables_.end() ? std::nullopt : it->second;
+}
+
+Result<std::uint32_t> FakeKernel::generation() { return locked(generation_); }
+
 Result<CommitReport> FakeKernel::commit(const Batch& batch) {
+  const std::lock_guard lock(mutex_);
   auto failure = next_failure();
   if (failure && !fail_after_) return fail(*failure);
   FL_CHECK(apply_to(tables_[batch.family], batch));
@@ -149,12 +159,14 @@ Result<CommitReport> FakeKernel::commit(const Batch& batch) {
 }
 
 Result<std::optional<Table>> FakeKernel::list(Family family, std::string_view) {
+  const std::lock_guard lock(mutex_);
   if (auto failure = next_failure()) return fail(*failure);
   ++lists_;
   return tables_[family];
 }
 
 Result<std::vector<CountedElement>> FakeKernel::elements(Family family, std::string_view, const Set& set) {
+  const std::lock_guard lock(mutex_);
   if (auto failure = next_failure()) return fail(*failure);
   std::vector<CountedElement> out;
   if (const auto& t = tables_[family])
@@ -164,14 +176,20 @@ Result<std::vector<CountedElement>> FakeKernel::elements(Family family, std::str
 }
 
 void FakeKernel::foreign_change(const Batch& batch) {
-  if (!apply_to(tables_[batch.family], batch)) return;
-  ++generation_;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!apply_to(tables_[batch.family], batch)) return;
+    ++generation_;
+  }
   if (handler_) handler_();
 }
 
 void FakeKernel::foreign_flush() {
-  for (auto& [family, table] : tables_) table.reset();
-  ++generation_;
+  {
+    const std::lock_guard lock(mutex_);
+    for (auto& [family, table] : tables_) table.reset();
+    ++generation_;
+  }
   if (handler_) handler_();
 }
 

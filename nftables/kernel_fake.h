@@ -4,6 +4,7 @@
 #pragma once
 
 #include <map>
+#include <mutex>
 #include <optional>
 #include <string>
 
@@ -19,7 +20,7 @@ class FakeKernel final : public Kernel {
   Result<CommitReport> commit(const Batch& batch) override;
   Result<std::optional<Table>> list(Family family, std::string_view table) override;
   Result<std::vector<CountedElement>> elements(Family family, std::string_view table, const Set& set) override;
-  Result<std::uint32_t> generation() override { return generation_; }
+  Result<std::uint32_t> generation() override;
   Result<> watch(std::string, std::function<void()> handler) override {
     handler_ = std::move(handler);
     return {};
@@ -29,16 +30,22 @@ class FakeKernel final : public Kernel {
   void fail_call(int n, Error error, bool after = false);
   // Every call from now on fails, as for a process that is killed at this point.
   void die_after_calls(int n) { dies_at_ = calls_ + n; }
-  int calls() const { return calls_; }
-  std::size_t commits() const { return commits_; }
-  std::size_t lists() const { return lists_; }
-  const Batch* last_batch() const { return last_ ? &*last_ : nullptr; }
-  std::optional<Table>& table(Family f) { return tables_[f]; }
+  int calls() const { return locked(calls_); }
+  std::size_t commits() const { return locked(commits_); }
+  std::size_t lists() const { return locked(lists_); }
+  const Batch* last_batch() const { return last_ ? &*last_ : nullptr; }  // for tests with one thread
+  std::optional<Table> table(Family f) const;  // a copy; also while another thread commits
   void foreign_change(const Batch& batch);  // by somebody else
   void foreign_flush();
 
  private:
+  template <typename T>
+  T locked(const T& v) const {
+    const std::lock_guard lock(mutex_);
+    return v;
+  }
   std::optional<Error> next_failure();
+  mutable std::mutex mutex_;
   std::map<Family, std::optional<Table>> tables_;
   std::uint32_t generation_ = 1;
   int calls_ = 0, fail_at_ = 0, dies_at_ = 0;

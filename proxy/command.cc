@@ -1,21 +1,20 @@
 #include "proxy/command.h"
 
 #include <fmt/format.h>
-#include <signal.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
-#include <boost/asio/signal_set.hpp>
 #include <cctype>
 #include <cstdio>
 
+#include "base/daemon.h"
 #include "base/files.h"
 #include "base/log.h"
 #include "kube/client.h"
 #include "kube/kubeconfig.h"
 #include "nftables/dataplane.h"
 #include "proxy/config.h"
-#include "proxy/daemon.h"
+#include "proxy/proxier.h"
 
 namespace fairlead::proxy {
 namespace {
@@ -52,34 +51,21 @@ Result<std::string> find_node_name(const Config& c) {
   return name;
 }
 
-int serve(const Config& config) {
-  auto rest = find_api(config);
-  if (!rest) return failed(rest.error());
-  auto name = find_node_name(config);
-  if (!name) return failed(name.error());
-  auto dataplane = open_dataplane(config);
-  if (!dataplane) return failed(dataplane.error());
-  net::io_context io(1);
-  auto client = kube::make_client(io.get_executor(), *rest, "fairlead-proxy");
-  if (!client) return failed(client.error());
-  Daemon daemon(io, config, *name, *client, std::move(*dataplane));
-  net::signal_set signals(io, SIGINT, SIGTERM);
-  signals.async_wait([&](const boost::system::error_code& ec, int signal) {
-    if (ec) return;
-    log::info("signal {}: leaving; the rules stay", signal);
-    daemon.stop();
-  });
-  Result<> outcome;
-  log::info("service proxy of node {}, {} mode, api {}", *name, config.mode, rest->server);
-  net::co_spawn(
-      io, [&]() -> Task<> {
-        outcome = co_await daemon.run();
-        signals.cancel();
-        io.stop();
-      },
-      net::detached);
-  io.run();
-  return outcome ? 0 : failed(outcome.error());
+Task<Result<>> serve(fairlead::Daemon& daemon, Config config, std::string name, kube::RestConfig rest) {
+  FL_CO_TRY(auto dataplane, open_dataplane(config));
+  FL_CO_TRY(auto client, kube::make_client(daemon.executor(), rest, "fairlead-proxy"));
+  log::info("service proxy of node {}, {} mode, api {}", name, config.mode, rest.server);
+  ProxierOptions options;
+  options.config = config;
+  options.node_name = name;
+  options.ipv6 = path_exists("/proc/net/if_inet6");
+  options.on_programmed = [&daemon, &config] { daemon.ready(config.mode + " rules are programmed"); };
+  Proxier proxier(daemon.executor(), std::move(options), std::move(client), std::move(dataplane));
+  proxier.start();
+  co_await daemon.stop_requested();
+  log::info("leaving; the rules stay");
+  co_await proxier.stop();
+  co_return Result<>{};
 }
 
 }  // namespace
@@ -110,7 +96,11 @@ int run_proxy(int argc, char** argv) {
     auto done = (*dataplane)->remove_all_owned();
     return done ? 0 : failed(done.error());
   }
-  return serve(config);
+  auto rest = find_api(config);
+  if (!rest) return failed(rest.error());
+  auto name = find_node_name(config);
+  if (!name) return failed(name.error());
+  return run_daemon({.name = "fairlead-proxy"}, [&](fairlead::Daemon& d) { return serve(d, config, *name, *rest); });
 }
 
 int run_trace(int, char**) { return 1; }

@@ -1,9 +1,8 @@
-#include "proxy/daemon.h"
+#include "proxy/proxier.h"
 
 #include <algorithm>
 
 #include "base/event.h"
-#include "base/files.h"
 #include "base/log.h"
 #include "kube/informer.h"
 #include "kube/object.h"
@@ -29,24 +28,25 @@ void tell(std::string_view kind, std::string_view key, const Problems& problems)
 
 }  // namespace
 
-struct Daemon::Impl {
-  Impl(net::io_context& io_context, Config c, std::string name, std::shared_ptr<kube::Client> api, std::unique_ptr<Dataplane> d)
-      : io(io_context),
-        config(std::move(c)),
+struct Proxier::Impl {
+  Impl(net::any_io_executor e, ProxierOptions o, std::shared_ptr<kube::Client> api, std::unique_ptr<Dataplane> d)
+      : strand(std::move(e)),
+        options(std::move(o)),
         client(std::move(api)),
         dataplane(std::move(d)),
-        ended(io.get_executor()),
-        node_known(io.get_executor()) {
-    facts.node.name = std::move(name);
-    facts.ipv6 = path_exists("/proc/net/if_inet6");
+        node_known(strand),
+        patience(strand) {
+    facts.node.name = options.node_name;
+    facts.ipv4 = options.ipv4;
+    facts.ipv6 = options.ipv6;
     planner = std::make_unique<Planner>(make_global_plan(config, facts), facts.node);
   }
 
   void start() {
-    RunnerOptions options;
-    options.min_interval = config.min_sync_period();
-    options.retry_interval = config.sync_period();
-    runner = std::make_unique<SyncRunner>(io.get_executor(), *dataplane, state, *planner, SystemClock::get(), options);
+    RunnerOptions frequency;
+    frequency.min_interval = config.min_sync_period();
+    frequency.retry_interval = config.sync_period();
+    runner = std::make_unique<SyncRunner>(strand, *dataplane, state, *planner, SystemClock::get(), frequency);
     runner->on_synced([this](const SyncResult& r) { synced(r); });
 
     kube::InformerOptions o;
@@ -73,12 +73,7 @@ struct Daemon::Impl {
     slices->start();
     nodes->start();
     cidrs->start();
-  }
-
-  Task<> run() {
-    start();
     // The node's own address decides where NodePorts listen; give the Node some time to appear.
-    net::steady_timer patience(io);
     patience.expires_after(kNodeWait);
     patience.async_wait([this](const boost::system::error_code& ec) {
       if (ec || node_known.happened()) return;
@@ -86,8 +81,11 @@ struct Daemon::Impl {
       node_ready = true;
       maybe_begin();
     });
-    co_await ended.wait();
+  }
+
+  Task<> stop() {
     patience.cancel();
+    if (!runner) co_return;
     co_await services->stop();
     co_await slices->stop();
     co_await nodes->stop();
@@ -172,11 +170,12 @@ struct Daemon::Impl {
     const auto ms = std::chrono::duration<double, std::milli>(r.duration).count();
     if (!said_ready) log::info("{}: first sync of {} services took {:.1f} ms, {} kernel objects written", dataplane->name(), r.report->services, ms, r.report->operations);
     else log::debug("{}: {} services, {} kernel objects, {:.2f} ms", dataplane->name(), r.report->services, r.report->operations, ms);
-    said_ready = true;
+    if (!std::exchange(said_ready, true) && options.on_programmed) options.on_programmed();
   }
 
-  net::io_context& io;
-  const Config config;
+  const net::any_io_executor strand;
+  const ProxierOptions options;
+  const Config& config = options.config;
   std::shared_ptr<kube::Client> client;
   std::unique_ptr<Dataplane> dataplane;
   HostFacts facts;
@@ -187,21 +186,19 @@ struct Daemon::Impl {
   std::shared_ptr<kube::Informer<discoveryv1::EndpointSlice>> slices;
   std::shared_ptr<kube::Informer<corev1::Node>> nodes;
   std::shared_ptr<kube::Informer<networkingv1::ServiceCIDR>> cidrs;
-  Event ended, node_known;
+  Event node_known;
+  net::steady_timer patience;
   bool node_ready = false;
   bool said_ready = false;
 };
 
-Daemon::Daemon(net::io_context& io, Config config, std::string node_name, std::shared_ptr<kube::Client> client,
-               std::unique_ptr<Dataplane> dataplane)
-    : impl_(std::make_unique<Impl>(io, std::move(config), std::move(node_name), std::move(client), std::move(dataplane))) {}
-Daemon::~Daemon() = default;
+Proxier::Proxier(net::any_io_executor strand, ProxierOptions options, std::shared_ptr<kube::Client> client,
+                 std::unique_ptr<Dataplane> dataplane)
+    : impl_(std::make_unique<Impl>(std::move(strand), std::move(options), std::move(client), std::move(dataplane))) {}
+Proxier::~Proxier() = default;
 
-Task<Result<>> Daemon::run() {
-  co_await impl_->run();
-  co_return Result<>{};
-}
-
-void Daemon::stop() { impl_->ended.set(); }
+void Proxier::start() { impl_->start(); }
+Task<> Proxier::stop() { return impl_->stop(); }
+const Plan& Proxier::plan() const { return impl_->planner->current(); }
 
 }  // namespace fairlead::proxy
