@@ -29,6 +29,7 @@ namespace {
 constexpr int kAttempts = 8;
 constexpr std::size_t kReceiveBytes = 64u << 10;
 constexpr int kQueueBytes = 4 << 20;
+constexpr std::size_t kLargeBatch = 1000;  // objects, from which listening to it ourselves costs more than it is worth
 
 bool transient(int err) { return err == EBUSY || err == ENOBUFS || err == EINTR || err == EAGAIN || err == ENOMEM || err == ERESTART; }
 
@@ -101,6 +102,12 @@ class Watcher {
     w->thread_ = std::thread([raw = w.get()] { raw->run(); });
     return w;
   }
+  // While nobody listens, the kernel does not describe every element of a transaction.
+  void listen(bool on) {
+    const int group = NFNLGRP_NFTABLES;
+    ::setsockopt(socket_.fd(), SOL_NETLINK, on ? NETLINK_ADD_MEMBERSHIP : NETLINK_DROP_MEMBERSHIP, &group, sizeof group);
+  }
+  void tell() const { handler_(); }
   ~Watcher() {
     const std::uint64_t one = 1;
     [[maybe_unused]] const auto n = ::write(stop_.get(), &one, sizeof one);
@@ -146,8 +153,20 @@ class NetlinkKernel final : public Kernel {
   explicit NetlinkKernel(Socket s) : socket_(std::move(s)), buffer_(kReceiveBytes) {}
 
   Result<CommitReport> commit(const Batch& batch) override {
+    if (batch.empty()) return CommitReport{};
+    if (!watcher_ || batch.objects() < kLargeBatch) return send_batch(batch);
+    FL_TRY(const auto before, generation());
+    watcher_->listen(false);
+    auto done = send_batch(batch);
+    watcher_->listen(true);
+    const auto after = generation();
+    // Anybody's transaction in between may have been about us.
+    if (!after || *after - before > 1) watcher_->tell();
+    return done;
+  }
+
+  Result<CommitReport> send_batch(const Batch& batch) {
     CommitReport report;
-    if (batch.empty()) return report;
     for (int attempt = 0;; ++attempt) {
       const auto encoded = wire::encode(batch, seq_);
       seq_ += static_cast<std::uint32_t>(encoded.op_of.size()) + 2;

@@ -161,9 +161,10 @@ SlotPlace slot_place(const PortPlan& p, bool local, std::uint32_t slot) {
   return {SetId::endpoints, Key{}};
 }
 
-std::vector<AffinityPrefix> affinity_prefixes(const PortPlan& p) {
-  std::vector<AffinityPrefix> out;
-  for (const auto& f : p.frontends) out.push_back({f.ip, p.protocol, f.port});
+std::vector<Key> sticky_keys(const PortPlan& p) {
+  std::vector<Key> out;
+  if (p.affinity_seconds)
+    for (const auto& f : p.frontends) out.push_back(frontend_key(f, p.protocol));
   return out;
 }
 

@@ -48,12 +48,7 @@ struct SlotPlace {
 SlotPlace slot_place(const proxy::PortPlan& p, bool local, std::uint32_t slot);
 SocketAddress address_in(const Value& value, Family family);
 
-// The affinity entries of a port, whoever the client is, start with one of these.
-struct AffinityPrefix {
-  IpAddress ip;  // unspecified: any (NodePort)
-  Protocol protocol;
-  Port port;
-};
-std::vector<AffinityPrefix> affinity_prefixes(const proxy::PortPlan& p);
+// The keys of a port's sticky frontends, as in the maps sticky and sticky-node-ports.
+std::vector<Key> sticky_keys(const proxy::PortPlan& p);
 
 }  // namespace fairlead::nftables

@@ -42,15 +42,19 @@ void TableSync::record(const PlanDelta& delta) {
 Result<> TableSync::apply(const PlanDelta& delta, ApplyReport& report) {
   if (in_sync_ && global_) {
     auto done = incremental(delta, report);
+    if (done) done = affinity_.sweep(report.operations);
     if (!done) {
       in_sync_ = false;
       record(delta);
+      return done;
     }
-    return done;
+  } else {
+    record(delta);
+    FL_CHECK(resync(report));
+    FL_CHECK(affinity_.sweep(report.operations));
+    in_sync_ = true;
   }
-  record(delta);
-  FL_CHECK(resync(report));
-  in_sync_ = true;
+  report.call_again |= affinity_.pending();
   return {};
 }
 
@@ -73,9 +77,10 @@ void TableSync::acquire(const RenderedService& r, Changes& changes) {
     auto& use = chains_[name];
     if (use.users++ == 0 && use.present && unused_chains_) --unused_chains_;
     use.made_of = made_of;
-    if (use.present) return;
-    changes.write_chain(build(use, *global_), false);
+    if (use.present && !use.unread) return;
+    changes.write_chain(build(use, *global_), use.present);
     use.present = true;
+    use.unread = false;
   });
   for (const auto& ip : r.cluster_ips) cluster_ips_.acquire(address_element(ip));
   for (const auto& ip : r.hairpin_ips) hairpin_.acquire(hairpin_element(ip));
@@ -121,6 +126,26 @@ Result<> TableSync::delete_unused_chains(ApplyReport& report) {
 
 // ---- the normal case
 
+// Clients that stuck to an endpoint which the service has lost must choose again.
+void TableSync::expect_affinity(const ServiceState& before, const ServiceState* after) {
+  static const PortSlots none;
+  for (std::size_t i = 0; i < before.plan->ports.size(); ++i) {
+    const auto& p = before.plan->ports[i];
+    if (p.family != family_ || !p.affinity_seconds) continue;
+    const PortSlots* now = &none;
+    for (std::size_t j = 0; after && j < after->plan->ports.size(); ++j) {
+      const auto& q = after->plan->ports[j];
+      if (q.affinity_seconds && q.frontends.front() == p.frontends.front() && q.protocol == p.protocol) now = &after->slots[j];
+    }
+    const auto lost = [](const Slots& old, Slots kept) {
+      std::sort(kept.begin(), kept.end());
+      return std::any_of(old.begin(), old.end(), [&](const SocketAddress& a) { return !std::binary_search(kept.begin(), kept.end(), a); });
+    };
+    if (lost(before.slots[i].cluster, now->cluster) || lost(before.slots[i].local, now->local))
+      affinity_.expect(sticky_keys(p), *now);
+  }
+}
+
 void TableSync::rewrite_chains(const GlobalPlan& before, Changes& changes) {
   const auto old = fixed_chains(family_, before);
   for (const auto& c : fixed_chains(family_, *global_)) {
@@ -128,7 +153,7 @@ void TableSync::rewrite_chains(const GlobalPlan& before, Changes& changes) {
     if (it == old.end() || !(*it == c)) changes.write_chain(c, true);
   }
   for (const auto& [name, use] : chains_) {
-    if (!use.present) continue;
+    if (!use.present || use.unread) continue;
     auto c = build(use, *global_);
     if (!(c == build(use, before))) changes.write_chain(c, true);
   }
@@ -170,7 +195,10 @@ Result<> TableSync::incremental(const PlanDelta& delta, ApplyReport& report) {
       } else {
         services_.erase(key);
       }
-      if (had) release(old_r);
+      if (had) {
+        release(old_r);
+        expect_affinity(old, has ? &services_[key] : nullptr);
+      }
       diff(old_r.elements, new_r.elements, changes);
       if (changes.size() >= kBatchObjects) FL_CHECK(commit(batch, changes, report, false));
     }
@@ -248,6 +276,8 @@ Result<> TableSync::resync(ApplyReport& report) {
   unused_chains_ = 0;
   cluster_ips_.clear();
   hairpin_.clear();
+  affinity_.clear();
+  if (listed) affinity_.expect_nothing_else();
   FL_CHECK(rebuild_skeleton(batch, listed, changes));
   const bool replaced = !batch.ops.empty() && std::holds_alternative<op::DeleteTable>(batch.ops.front());
   Table found = listed && !replaced ? std::move(*listed) : Table{};
@@ -281,11 +311,13 @@ Result<> TableSync::resync(ApplyReport& report) {
     for_each_chain(rendered, [&](const std::string& name, const auto& made_of) {
       const auto it = picking.find(name);
       if (it == picking.end()) return;
-      auto& use = chains_[name] = {made_of, 0, true};
+      auto& use = chains_[name] = {made_of, 0, true, false};
       if (auto wanted = build(use, *global_); !(it->second == wanted)) changes.write_chain(wanted, true);
       picking.erase(it);
     });
     acquire(rendered, changes);
+    for (std::size_t i = 0; i < state.plan->ports.size(); ++i)
+      if (const auto& p = state.plan->ports[i]; p.family == family_ && p.affinity_seconds) affinity_.expect(sticky_keys(p), state.slots[i]);
     for (const auto& r : rendered.elements) {
       auto* elements = elements_of(r.set);
       const auto it = elements ? elements->find(r.element.key) : decltype(elements->end()){};
@@ -310,8 +342,15 @@ Result<> TableSync::resync(ApplyReport& report) {
       for (const auto& [k, e] : *elements) changes.remove(id, e);
   }
   FL_CHECK(commit(batch, changes, report, false));
-  for (const auto& [name, chain] : picking) chains_[name] = {ChainSpec{}, 0, true};
-  if (!picking.empty()) FL_CHECK(delete_unused_chains(report));
+  if (!listed) affinity_.clear();  // nobody can have been remembered
+  // Chains that no service uses now may be used soon. One with a hook is not ours: it would see packets.
+  bool hooked = false;
+  for (const auto& [name, chain] : picking) {
+    chains_[name] = {ChainSpec{}, 0, true, true};
+    ++unused_chains_;
+    hooked |= chain.hook.has_value();
+  }
+  if (hooked || unused_chains_ > kMostUnusedChains) FL_CHECK(delete_unused_chains(report));
   return {};
 }
 

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "nftables/affinity.h"
 #include "nftables/diff.h"
 #include "nftables/kernel.h"
 #include "nftables/layout.h"
@@ -26,7 +27,7 @@ namespace fairlead::nftables {
 
 class TableSync {
  public:
-  TableSync(Family family, Kernel& kernel) : family_(family), kernel_(kernel) {}
+  TableSync(Family family, Kernel& kernel) : family_(family), kernel_(kernel), affinity_(family, kernel) {}
 
   // Brings the kernel to the plan given so far plus this delta. After an error the plan is kept and the next call lists.
   Result<> apply(const proxy::PlanDelta& delta, proxy::ApplyReport& report);
@@ -49,6 +50,7 @@ class TableSync {
     std::variant<ChainSpec, std::uint32_t> made_of;  // a picking chain, or the timeout of a remembering one
     std::uint32_t users = 0;
     bool present = false;
+    bool unread = false;  // left by an earlier process and not looked at: it is written again before use
   };
   void record(const proxy::PlanDelta& delta);
   Result<> resync(proxy::ApplyReport& report);
@@ -63,6 +65,7 @@ class TableSync {
   void release(const RenderedService& r);
   Result<> commit(Batch& batch, Changes& changes, proxy::ApplyReport& report, bool keep_unused);
   Result<> delete_unused_chains(proxy::ApplyReport& report);
+  void expect_affinity(const ServiceState& before, const ServiceState* after);
   void rewrite_chains(const proxy::GlobalPlan& before, Changes& changes);
 
   Family family_;
@@ -72,6 +75,7 @@ class TableSync {
   std::unordered_map<proxy::ServiceKey, ServiceState> services_;
   std::map<std::string, ChainUse> chains_;
   std::size_t unused_chains_ = 0;
+  AffinitySweeper affinity_;
   SharedElements cluster_ips_{SetId::cluster_ips}, hairpin_{SetId::hairpin};
 };
 

@@ -32,6 +32,7 @@ struct ApplyReport {
   std::size_t batches = 0;      // atomic transactions
   std::size_t retries = 0;      // after EBUSY, ENOBUFS, EINTR ...
   bool full = false;            // the kernel was listed and compared
+  bool call_again = false;      // something is to be tidied up: call apply() in a second, with an empty delta if need be
   std::vector<std::pair<ServiceKey, std::string>> skipped;
   std::chrono::nanoseconds duration{0};
 };

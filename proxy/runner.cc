@@ -8,6 +8,10 @@ namespace fairlead::proxy {
 
 using std::chrono::milliseconds;
 
+namespace {
+constexpr std::chrono::seconds kTidyAfter{1};
+}
+
 struct SyncRunner::Worker {
   net::thread_pool pool{1};
 };
@@ -22,6 +26,7 @@ SyncRunner::SyncRunner(net::any_io_executor strand, Dataplane& dataplane, ProxyS
       options_(options),
       timer_(strand_),
       full_timer_(strand_),
+      tidy_timer_(strand_),
       worker_(std::make_unique<Worker>()) {
   dataplane_.on_foreign_change([this, alive = std::weak_ptr(alive_)] {
     net::post(strand_, [this, alive] {
@@ -106,6 +111,12 @@ void SyncRunner::finish(SyncResult result) {
     unconfirmed_.clear();
     result.trigger_times = std::exchange(unconfirmed_times_, {});
     retry_wait_ = {};
+    if (result.report->call_again) {
+      tidy_timer_.expires_after(kTidyAfter);
+      tidy_timer_.async_wait([this, alive = std::weak_ptr(alive_)](const boost::system::error_code& ec) {
+        if (!ec && !alive.expired()) notify();
+      });
+    }
     full_timer_.expires_after(options_.full_interval);
     full_timer_.async_wait([this, alive = std::weak_ptr(alive_)](const boost::system::error_code& ec) {
       if (ec || alive.expired()) return;

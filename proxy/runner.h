@@ -65,7 +65,7 @@ class SyncRunner {
   Planner& planner_;
   const Clock& clock_;
   RunnerOptions options_;
-  net::steady_timer timer_, full_timer_;
+  net::steady_timer timer_, full_timer_, tidy_timer_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
   std::unique_ptr<Worker> worker_;
   std::function<void(const SyncResult&)> handler_;

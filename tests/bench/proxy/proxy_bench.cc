@@ -1,0 +1,181 @@
+// How the service proxy's work grows with the cluster: plan and first sync, one endpoint change, restart, memory. Runs in a
+// network namespace of its own against the real nf_tables (root); prints a table.
+//
+//   proxy_bench [services ...]        default: 100 1000 5000 10000 30000; 10 endpoints each
+#include <fmt/format.h>
+#include <sched.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "nftables/dataplane.h"
+#include "proxy/planner.h"
+#include "proxy/state.h"
+
+namespace {
+
+using namespace fairlead;
+using namespace fairlead::proxy;
+using Clock = std::chrono::steady_clock;
+
+constexpr unsigned kEndpoints = 10;
+
+double ms_since(Clock::time_point t) { return std::chrono::duration<double, std::milli>(Clock::now() - t).count(); }
+
+// What this thread really used: on a busy machine the only figure that compares.
+double cpu_ms() {
+  timespec t{};
+  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+  return static_cast<double>(t.tv_sec) * 1e3 + static_cast<double>(t.tv_nsec) / 1e6;
+}
+
+double kb_of(const char* file, std::string_view key) {
+  std::ifstream in(file);
+  std::string line;
+  while (std::getline(in, line))
+    if (line.starts_with(key)) return std::atof(line.c_str() + key.size() + 1);
+  return 0;
+}
+double rss_mb() { return kb_of("/proc/self/status", "VmRSS") / 1024; }
+double kernel_mb() {
+  return (kb_of("/proc/meminfo", "Slab") + kb_of("/proc/meminfo", "Percpu") + kb_of("/proc/meminfo", "VmallocUsed")) / 1024;
+}
+
+IpAddress endpoint_ip(unsigned service, unsigned i) { return IpAddress::v4(10, 128, 0, 0).plus(service * 16ull + i + 1); }
+
+Slice make_slice(unsigned service, unsigned first, unsigned count) {
+  Slice s;
+  s.name = fmt::format("service-{}-abcde", service);
+  s.ports = {{"http", Protocol::tcp, 8080}};
+  for (unsigned i = first; i < first + count; ++i) {
+    Endpoint e;
+    e.ip = endpoint_ip(service, i);
+    e.node = Atom(fmt::format("node-{}", (service + i) % 500));
+    s.endpoints.push_back(e);
+  }
+  return s;
+}
+
+Service make_service(unsigned n) {
+  Service s;
+  s.key = fmt::format("namespace-{}/service-{}", n % 100, n);
+  s.cluster_ips = {IpAddress::v4(10, 96, 0, 0).plus(n + 1)};
+  s.ports = {{"http", Protocol::tcp, 80, 0}};
+  return s;
+}
+
+struct Row {
+  double plan_ms, sync_ms, sync_cpu, cpu50, p50, p99, max, restart_ms, rss, kernel;
+  std::size_t objects;
+};
+
+void die(const std::string& what) {
+  std::fprintf(stderr, "%s\n", what.c_str());
+  std::exit(1);
+}
+
+Row measure(unsigned services) {
+  if (::unshare(CLONE_NEWNET) < 0) die("needs root: a network namespace of its own");
+  Row row{};
+  GlobalPlan global;
+  global.local.kind = LocalDetector::Kind::cidrs;
+  global.local.cidrs = {*Prefix::parse("10.128.0.0/9")};
+  global.node_ports.all = true;
+  const NodeFacts node{"node-1", "zone-1", {IpAddress::v4(192, 168, 0, 1)}};
+  ProxyState state;
+  for (unsigned n = 0; n < services; ++n) {
+    auto s = make_service(n);
+    const auto key = s.key;
+    state.set_service(key, std::move(s));
+    state.set_slice(fmt::format("x/service-{}-abcde", n), std::pair{key, make_slice(n, 0, kEndpoints)});
+  }
+  auto dataplane = nftables::open_dataplane();
+  if (!dataplane) die(dataplane.error().message);
+  Planner planner(global, node);
+  const double kernel_before = kernel_mb();
+
+  auto t = Clock::now();
+  double cpu = cpu_ms();
+  const auto changes = state.take(true);
+  planner.update(changes);
+  const auto full = planner.current().full_delta();
+  row.plan_ms = ms_since(t);
+  auto report = (*dataplane)->apply(full);
+  row.sync_ms = ms_since(t);
+  row.sync_cpu = cpu_ms() - cpu;
+  if (!report) die(report.error().message);
+  row.objects = report->operations;
+  if (std::getenv("FAIRLEAD_BENCH_SYNC_ONLY")) return row;
+  (*dataplane)->on_foreign_change([] {});
+  row.kernel = kernel_mb() - kernel_before;
+  row.rss = rss_mb();
+
+  std::vector<double> each, each_cpu;
+  for (unsigned i = 0; i < 400; ++i) {
+    const unsigned n = i / 2 * 7919u % services;
+    t = Clock::now();
+    cpu = cpu_ms();
+    // Alternately one endpoint less, somewhere in the middle, and back again.
+    Slice s = make_slice(n, 0, kEndpoints);
+    if (i % 2 == 0) s.endpoints.erase(s.endpoints.begin() + 3);
+    state.set_slice(fmt::format("x/service-{}-abcde", n), std::pair{make_service(n).key, std::move(s)});
+    const auto delta = planner.update(state.take());
+    report = (*dataplane)->apply(delta);
+    if (!report) die(report.error().message);
+    each.push_back(ms_since(t));
+    each_cpu.push_back(cpu_ms() - cpu);
+  }
+  std::sort(each.begin(), each.end());
+  std::sort(each_cpu.begin(), each_cpu.end());
+  row.cpu50 = each_cpu[each_cpu.size() / 2];
+  row.p50 = each[each.size() / 2];
+  row.p99 = each[each.size() * 99 / 100];
+  row.max = each.back();
+
+  // A new process that finds everything in place.
+  auto again = nftables::open_dataplane();
+  if (!again) die(again.error().message);
+  t = Clock::now();
+  report = (*again)->apply(planner.current().full_delta());
+  row.restart_ms = ms_since(t);
+  if (!report) die(report.error().message);
+  if (report->operations != 0) die(fmt::format("a restart wrote {} objects", report->operations));
+  if (auto done = (*again)->remove_all_owned(); !done) die(done.error().message);
+  return row;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  std::vector<unsigned> sizes;
+  for (int i = 1; i < argc; ++i) sizes.push_back(static_cast<unsigned>(std::max(1, std::atoi(argv[i]))));
+  if (sizes.empty()) sizes = {100, 1000, 5000, 10000, 30000};
+  fmt::print("services x {} endpoints, nftables dataplane, first sync into an empty namespace\n\n", kEndpoints);
+  fmt::print("{:>8} {:>9} {:>9} {:>9} {:>11} {:>11} {:>11} {:>11} {:>9} {:>11} {:>8} {:>12} {:>14}\n", "services", "plan ms", "sync ms", "CPU ms", "change CPU", "change p50",
+             "change p99", "change max", "objects", "restart ms", "RSS MB", "kernel MB", "B/endpoint");
+  for (const unsigned n : sizes) {
+    // Each size in a process of its own: memory is what that size needs.
+    std::fflush(stdout);
+    const pid_t child = ::fork();
+    if (child == 0) {
+      const auto r = measure(n);
+      fmt::print("{:>8} {:>9.1f} {:>9.1f} {:>9.1f} {:>8.3f} ms {:>8.3f} ms {:>8.3f} ms {:>8.3f} ms {:>9} {:>11.1f} {:>8.1f} {:>12.1f} {:>14.0f}\n", n, r.plan_ms,
+                 r.sync_ms, r.sync_cpu, r.cpu50, r.p50, r.p99, r.max, r.objects, r.restart_ms, r.rss, r.kernel, r.kernel * 1048576 / (n * kEndpoints));
+      std::fflush(stdout);
+      ::_exit(0);
+    }
+    int status = 0;
+    ::waitpid(child, &status, 0);
+    if (status != 0) return 1;
+  }
+  fmt::print("\nsync: from complete lists to the kernel's confirmation (plan included). change: one endpoint removed or added.\n"
+             "restart: list, compare, write nothing. kernel: growth of slab, per-cpu and vmalloc memory while syncing.\n");
+}
