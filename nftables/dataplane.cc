@@ -22,6 +22,29 @@ using proxy::Decision;
 using proxy::Drift;
 using proxy::PlanDelta;
 
+// Shows the real kernel, and notes what would be written instead of writing it.
+class DryRun final : public Kernel {
+ public:
+  explicit DryRun(Kernel& real) : real_(real) {}
+  Result<CommitReport> commit(const Batch& batch) override {
+    const auto text = to_text(batch);
+    for (std::size_t i = 0; i < text.size();) {
+      const auto end = std::min(text.find('\n', i), text.size());
+      steps.push_back(text.substr(i, end - i));
+      i = end + 1;
+    }
+    return CommitReport{};
+  }
+  Result<std::optional<Table>> list(Family family, std::string_view table) override { return real_.list(family, table); }
+  Result<std::vector<CountedElement>> elements(Family, std::string_view, const Set&) override { return std::vector<CountedElement>{}; }
+  Result<std::uint32_t> generation() override { return real_.generation(); }
+  Result<> watch(std::string, std::function<void()>) override { return {}; }
+  std::vector<Drift> steps;
+
+ private:
+  Kernel& real_;
+};
+
 class NftablesDataplane final : public proxy::Dataplane {
  public:
   explicit NftablesDataplane(Kernel& kernel) : kernel_(kernel), syncs_{TableSync(Family::v4, kernel), TableSync(Family::v6, kernel)} {}
@@ -55,14 +78,15 @@ class NftablesDataplane final : public proxy::Dataplane {
     return {};
   }
 
-  Result<std::vector<Drift>> verify() override {
-    std::vector<Drift> out;
-    for (auto& s : syncs_) {
-      if (!active_[index(s)]) continue;
-      FL_TRY(const auto found, kernel_.list(s.family(), kTableName));
-      compare(s.desired(), found ? *found : Table{}, out);
+  Result<std::vector<Drift>> verify(const proxy::Plan& plan) override {
+    DryRun dry(kernel_);
+    for (const auto& s : syncs_) {
+      if (!plan.global->enabled(s.family())) continue;
+      TableSync sync(s.family(), dry);
+      ApplyReport report;
+      FL_CHECK(sync.apply(plan.full_delta(), report));
     }
-    return out;
+    return std::move(dry.steps);
   }
 
   Result<Decision> trace(const proxy::Packet& packet) override {
@@ -118,37 +142,6 @@ class NftablesDataplane final : public proxy::Dataplane {
     }
     const auto after = kernel_.generation();
     if (!before || !after || *before != *after) heard();  // it may have been about us
-  }
-
-  static void compare(const Table& want, const Table& have, std::vector<Drift>& out) {
-    const std::string family = want.family == Family::v4 ? "ip" : "ip6";
-    for (const auto& [name, chain] : want.chains) {
-      const auto it = have.chains.find(name);
-      if (it == have.chains.end()) out.push_back({fmt::format("{} chain {}", family, name), to_text(chain, want.family), ""});
-      else if (!(it->second == chain))
-        out.push_back({fmt::format("{} chain {}", family, name), to_text(chain, want.family), to_text(it->second, want.family)});
-    }
-    for (const auto& [name, contents] : want.sets) {
-      const auto object = fmt::format("{} {} {}", family, contents.set.is_map() ? "map" : "set", name);
-      const auto it = have.sets.find(name);
-      if (it == have.sets.end()) {
-        out.push_back({object, "the set itself", ""});
-        continue;
-      }
-      for (const auto& [key, e] : contents.elements) {
-        const auto found = it->second.elements.find(key);
-        if (found == it->second.elements.end()) out.push_back({object, to_text(contents.set, e), ""});
-        else if (!(found->second == e)) out.push_back({object, to_text(contents.set, e), to_text(contents.set, found->second)});
-      }
-      for (const auto& [key, e] : it->second.elements)
-        if (!contents.elements.contains(key)) out.push_back({object, "", to_text(contents.set, e)});
-    }
-    // Chains that nothing goes to are kept for a while on purpose; unknown sets are somebody else's addition.
-    for (const auto& [name, contents] : have.sets)
-      if (!want.sets.contains(name)) out.push_back({fmt::format("{} set {}", family, name), "", "the set itself"});
-    std::sort(out.begin(), out.end(), [](const Drift& a, const Drift& b) {
-      return std::tie(a.object, a.expected, a.found) < std::tie(b.object, b.expected, b.found);
-    });
   }
 
   std::unique_ptr<Kernel> owned_;

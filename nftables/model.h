@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <cstring>
 #include <map>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -100,7 +101,11 @@ struct Element {
   Key key;
   Value value;      // of a map; in an interval set: the last key of the range
   Verdict verdict;  // of a verdict map
-  bool operator==(const Element&) const = default;
+  std::shared_ptr<const std::string> comment;  // whose it is, for people; null: none
+  std::string_view comment_text() const { return comment ? std::string_view(*comment) : std::string_view(); }
+  bool operator==(const Element& o) const {
+    return key == o.key && value == o.value && verdict == o.verdict && comment_text() == o.comment_text();
+  }
 };
 
 // ---- rules

@@ -64,8 +64,10 @@ class ServiceRenderer {
   }
 
  private:
-  void add(SetId set, Key key, Verdict v) { out_.elements.push_back({set, {key, {}, v}}); }
-  void add(SetId set, Key key, Value v) { out_.elements.push_back({set, {key, v, {}}}); }
+  void add(SetId set, Key key, Verdict v) { out_.elements.push_back({set, {key, {}, v, {}}}); }
+  void add(SetId set, Key key, Value v) { out_.elements.push_back({set, {key, v, {}, {}}}); }
+  // The two maps that are asked first say whose frontend it is.
+  void add_named(SetId set, Key key, Verdict v) { out_.elements.push_back({set, {key, {}, v, name_}}); }
 
   Verdict to(const PortPlan& p, const PortSlots& s, Target t, ChainSpec::By by, bool masquerade) {
     switch (t) {
@@ -83,6 +85,7 @@ class ServiceRenderer {
 
   void port(const PortPlan& p, const PortSlots& s) {
     out_.cluster_ips.push_back(p.cluster_ip());
+    name_ = std::make_shared<const std::string>(p.name.empty() ? plan_.key : plan_.key + ":" + p.name);
     for (const auto& f : p.frontends) {
       const bool node_port = f.kind == FrontendKind::node_port;
       const Key key = frontend_key(f, p.protocol);
@@ -92,7 +95,7 @@ class ServiceRenderer {
         add(node_port ? SetId::sticky_node_ports : SetId::sticky, key, Verdict{Verdict::Code::go_to, Atom(remember_name(p.affinity_seconds))});
         out_.remembers.push_back(p.affinity_seconds);
       }
-      if (f.kind == FrontendKind::cluster_ip) add(SetId::services, key, to(p, s, p.internal, ChainSpec::By::cluster_ip, false));
+      if (f.kind == FrontendKind::cluster_ip) add_named(SetId::services, key, to(p, s, p.internal, ChainSpec::By::cluster_ip, false));
       else external(p, s, f, key);
     }
   }
@@ -123,7 +126,7 @@ class ServiceRenderer {
       add(SetId::allowed, key, verdict);
       verdict = {Verdict::Code::go_to, Atom("source-ranges")};
     }
-    add(node_port ? SetId::node_ports : SetId::services, key, verdict);
+    add_named(node_port ? SetId::node_ports : SetId::services, key, verdict);
   }
 
   void ranges(const Key& frontend) {
@@ -143,6 +146,7 @@ class ServiceRenderer {
   const ServicePlan& plan_;
   const ServiceSlots& slots_;
   Family family_;
+  std::shared_ptr<const std::string> name_;
   RenderedService out_;
 };
 

@@ -259,6 +259,7 @@ std::string to_text(const Verdict& v) {
 std::string to_text(const Set& set, const Element& e) {
   if (set.interval) return range_text(set, e);
   std::string s = concat_text(set.key, e.key.span());
+  if (e.comment) s += fmt::format(" comment \"{}\"", *e.comment);
   if (set.verdict_map) s += " : " + to_text(e.verdict);
   else if (!set.data.empty()) s += " : " + concat_text(set.data, e.value.span());
   return s;

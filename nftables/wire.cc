@@ -19,6 +19,7 @@ namespace fairlead::nftables::wire {
 namespace {
 
 constexpr std::size_t kMaxElementBytes = 48u << 10;  // of one element list; an attribute holds at most 65535 bytes
+constexpr std::size_t kMostComment = 250;            // user data holds 256 bytes
 constexpr std::uint32_t kVerdictType = 0xffffff00;   // NFT_DATA_VERDICT
 
 std::uint8_t nf_family(Family f) { return f == Family::v4 ? NFPROTO_IPV4 : NFPROTO_IPV6; }
@@ -277,6 +278,7 @@ std::uint32_t concat_type(const std::vector<Type>& types) {
 
 void put_comment(Writer& w, std::uint16_t attr, std::string_view comment) {
   if (comment.empty()) return;
+  comment = comment.substr(0, kMostComment);
   std::vector<std::uint8_t> tlv{0, static_cast<std::uint8_t>(comment.size() + 1)};  // nft's user data: type, length, text
   tlv.insert(tlv.end(), comment.begin(), comment.end());
   tlv.push_back(0);
@@ -405,6 +407,7 @@ struct OpWriter {
     if (set.interval) put_value(w, NFTA_SET_ELEM_KEY_END, e.value.span());
     else if (with_data && set.verdict_map) put_verdict(w, NFTA_SET_ELEM_DATA, e.verdict);
     else if (with_data && !set.data.empty()) put_value(w, NFTA_SET_ELEM_DATA, e.value.span());
+    if (with_data) put_comment(w, NFTA_SET_ELEM_USERDATA, e.comment_text());
     w.unnest(n);
   }
 };
@@ -651,6 +654,8 @@ Result<Message> decode(std::uint8_t type, Family family, std::span<const std::ui
           if (Attrs(e[NFTA_SET_ELEM_DATA].data).has(NFTA_DATA_VERDICT)) out.verdict = verdict_of(e[NFTA_SET_ELEM_DATA]);
           else out.value.append(value_of(e[NFTA_SET_ELEM_DATA]));
         }
+        if (e.has(NFTA_SET_ELEM_USERDATA))
+          if (auto text = comment_in(e[NFTA_SET_ELEM_USERDATA]); !text.empty()) out.comment = std::make_shared<const std::string>(std::move(text));
         m.elements.push_back(std::move(out));
         m.counts.push_back(counter_in(e));
       });

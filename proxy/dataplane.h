@@ -37,12 +37,9 @@ struct ApplyReport {
   std::chrono::nanoseconds duration{0};
 };
 
-// One difference between what should be in the kernel and what is.
-struct Drift {
-  std::string object;    // "map services", "chain r3", ...
-  std::string expected;  // empty: should not be there
-  std::string found;     // empty: is missing
-};
+// One difference between what should be in the kernel and what is: the step that would put it right, in the words of the
+// dataplane's tool ("add element ip fairlead-proxy services { 10.96.0.1 . tcp . 80 : goto cluster-3 }").
+using Drift = std::string;
 
 // Connections since the rules were written (or an older reset), as far as the dataplane counts them.
 struct Traffic {
@@ -63,8 +60,8 @@ class Dataplane {
   virtual Result<ApplyReport> apply(const PlanDelta& delta) = 0;
   // Deletes everything of ours from the kernel. Works without any apply() before it.
   virtual Result<> remove_all_owned() = 0;
-  // Lists the kernel and compares with what was applied. Empty: no drift.
-  virtual Result<std::vector<Drift>> verify() = 0;
+  // Lists the kernel and compares it with a plan, writing nothing. Empty: no drift. Works without any apply() before it.
+  virtual Result<std::vector<Drift>> verify(const Plan& plan) = 0;
   // What the rules that are in the kernel now would do to a packet. Works without any apply() before it.
   virtual Result<Decision> trace(const Packet& packet) = 0;
   virtual Result<std::vector<Traffic>> traffic() = 0;

@@ -29,9 +29,9 @@ TEST(Traffic, PacketTable) {
   const proxy::Plan p = plan(world());
   const auto applied = dataplane->apply(p.full_delta());
   ASSERT_TRUE(applied) << applied.error().message;
-  const auto drift = dataplane->verify();
+  const auto drift = dataplane->verify(p);
   ASSERT_TRUE(drift) << drift.error().message;
-  for (const auto& d : *drift) ADD_FAILURE() << d.object << "\nexpected " << d.expected << "\nfound " << d.found;
+  for (const auto& d : *drift) ADD_FAILURE() << "drift: " << d;
   for (const auto& row : packet_table()) {
     const auto traced = dataplane->trace(row.packet);
     ASSERT_TRUE(traced) << row.name << ": " << traced.error().message;
