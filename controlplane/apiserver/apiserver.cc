@@ -87,16 +87,22 @@ Result<std::shared_ptr<http::Client>> make_node_client(const Options& o, net::an
   return http::make_client(std::move(executor), std::move(c));
 }
 
+ClusterFacts facts_of(const Options& o) {
+  ClusterFacts f;
+  f.service_families.clear();
+  for (const auto& p : o.service_cidrs) f.service_families.push_back(p.family());
+  return f;
+}
+
 class Running final : public Apiserver {
  public:
-  explicit Running(net::any_io_executor executor)
-      : core_(std::make_shared<Core>()), background_(std::make_shared<Background>(executor)) {
+  Running(net::any_io_executor executor, Options options)
+      : core_(std::make_shared<Core>(facts_of(options))), background_(std::make_shared<Background>(executor)) {
     core_->executor = executor;
+    core_->options = std::move(options);
   }
 
-  Task<Result<>> start(etcd::Kv& kv, Options options) {
-    FL_CO_CHECK(check_options(options));
-    core_->options = std::move(options);
+  Task<Result<>> start(etcd::Kv& kv) {
     FL_CO_CHECK(assemble(kv));
     background_->run("cache feeder", [core = core_] { return core->feeder->run(); });
     for (const auto& r : core_->resources.all()) {
@@ -169,8 +175,9 @@ class Running final : public Apiserver {
 }  // namespace
 
 Task<Result<std::unique_ptr<Apiserver>>> start(net::any_io_executor executor, etcd::Kv& kv, Options options) {
-  auto running = std::make_unique<Running>(executor);
-  auto started = co_await running->start(kv, std::move(options));
+  FL_CO_CHECK(check_options(options));
+  auto running = std::make_unique<Running>(executor, std::move(options));
+  auto started = co_await running->start(kv);
   if (!started) {
     co_await running->stop();
     co_return fail(std::move(started).error().with("start apiserver"));

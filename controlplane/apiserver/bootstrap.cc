@@ -81,6 +81,8 @@ Task<Result<>> reconcile_kubernetes_service(Core& core, Port port) {
   auto made = co_await create_missing(core, *services, "default", std::move(service));
   if (!made) co_return made;
 
+  if (ip.is_loopback() || ip.is_unspecified()) co_return Result<>{};  // nobody else could reach us there: no endpoints
+
   auto e = std::make_shared<corev1::Endpoints>();
   e->mutable_metadata()->set_name(kName);
   e->mutable_metadata()->set_namespace_("default");

@@ -18,6 +18,7 @@
 #include "controlplane/apiserver/auth/jwt.h"
 #include "controlplane/apiserver/registry/admission.h"
 #include "controlplane/apiserver/registry/registry.h"
+#include "controlplane/apiserver/registry/strategies.h"
 #include "controlplane/apiserver/resource.h"
 #include "controlplane/apiserver/storage/cache_feeder.h"
 #include "controlplane/apiserver/storage/storage.h"
@@ -27,6 +28,7 @@ namespace fairlead::apiserver {
 struct DiscoveryDocuments;
 
 struct Core {
+  explicit Core(ClusterFacts facts) : resources(facts) {}
   net::any_io_executor executor;
   Options options;
   const Clock& clock = SystemClock::get();
@@ -34,6 +36,7 @@ struct Core {
   metrics::Registry metrics;
 
   Resources resources;
+  std::unique_ptr<WriteHook> service_hook;
   etcd::Kv* kv = nullptr;
   std::unique_ptr<Storage> storage;
   std::unique_ptr<CacheFeeder> feeder;

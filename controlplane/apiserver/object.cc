@@ -4,6 +4,8 @@
 #include <google/protobuf/io/coded_stream.h>
 #include <google/protobuf/io/zero_copy_stream_impl_lite.h>
 
+#include "kube/proto/options.pb.h"
+
 namespace fairlead::apiserver {
 namespace {
 
@@ -83,12 +85,15 @@ bool repeated_equal(const Message& a, const Message& b, const FieldDescriptor* f
 
 bool one_field_equal(const Message& a, const Message& b, const FieldDescriptor* f) {
   if (f->is_repeated()) return repeated_equal(a, b, f);
+  if (f->options().GetExtension(k8s::io::options::pointer) && a.GetReflection()->HasField(a, f) != b.GetReflection()->HasField(b, f))
+    return false;
   if (f->cpp_type() != FieldDescriptor::CPPTYPE_MESSAGE) return scalar_equal(a, b, f);
   const bool has_a = a.GetReflection()->HasField(a, f), has_b = b.GetReflection()->HasField(b, f);
   if (has_a && has_b) return semantic_equal(a.GetReflection()->GetMessage(a, f), b.GetReflection()->GetMessage(b, f));
-  if (has_a) return is_empty(a.GetReflection()->GetMessage(a, f));
-  if (has_b) return is_empty(b.GetReflection()->GetMessage(b, f));
-  return true;
+  if (!has_a && !has_b) return true;
+  // Absent and empty say the same for what is a plain struct upstream; for the rest ("emptyDir: {}") presence has a meaning.
+  if (!f->options().GetExtension(k8s::io::options::value)) return false;
+  return has_a ? is_empty(a.GetReflection()->GetMessage(a, f)) : is_empty(b.GetReflection()->GetMessage(b, f));
 }
 
 }  // namespace

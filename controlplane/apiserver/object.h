@@ -1,6 +1,6 @@
 // Objects of any kind through the parts that all of them have: metadata (always field 1), spec and status. And what
-// "equal" means for the API: a field that is absent equals the same field present with its empty value, because JSON and
-// protobuf clients write one object in both ways. Pure.
+// "equal" means for the API: an absent zero equals a present one unless the schema says that presence matters (`pointer`),
+// an absent struct equals an empty one where the schema says so (`value`). Pure.
 #pragma once
 
 #include <google/protobuf/message.h>

@@ -20,6 +20,7 @@ namespace fairlead::apiserver {
 
 class WatchCache;
 class TablePrinter;
+struct ClusterFacts;
 
 // What a write reserves outside its object (addresses, ports). Destroying it without commit() gives everything back.
 class Reservation {
@@ -63,7 +64,7 @@ struct Resource {
 
 class Resources {
  public:
-  Resources();
+  explicit Resources(const ClusterFacts& facts);
   const Resource* find(std::string_view group, std::string_view version, std::string_view resource) const;
   const Resource* find_kind(std::string_view api_version, std::string_view kind) const;
   std::vector<std::unique_ptr<Resource>>& all() { return all_; }

@@ -18,14 +18,14 @@ std::string storage_prefix(const kube::Kind& k) {
 
 }  // namespace
 
-Resources::Resources() {
+Resources::Resources(const ClusterFacts& facts) {
   for (const auto& k : kube::kinds()) {
     if (!k.served || !k.list_prototype) continue;
     auto r = std::make_unique<Resource>();
     r->kind = &k;
     r->storage_kind = &k;
     r->prefix = storage_prefix(k);
-    r->strategy = make_strategy(k);
+    r->strategy = make_strategy(k, facts);
     r->printer = &table_printer(k.group, k.kind);
     if (k.group == "events.k8s.io") {
       r->storage_kind = kube::find_kind("v1", "Event");

@@ -1,6 +1,7 @@
 #include "controlplane/apiserver/registry/admission.h"
 
 #include "kube/proto/core/v1/config.pb.h"
+#include "kube/proto/core/v1/node.pb.h"
 #include "kube/proto/core/v1/pod.pb.h"
 
 namespace fairlead::apiserver {
@@ -20,6 +21,16 @@ void add_toleration(corev1::PodSpec& spec, std::string_view key) {
   t.set_operator_("Exists");
   t.set_effect("NoExecute");
   t.set_tolerationseconds(300);
+}
+
+// A new node takes no pods until the node lifecycle controller has seen it ready.
+void add_not_ready_taint(corev1::Node& node) {
+  constexpr char key[] = "node.kubernetes.io/not-ready";
+  for (const auto& t : node.spec().taints())
+    if (t.key() == key && t.effect() == "NoSchedule") return;
+  auto& t = *node.mutable_spec()->add_taints();
+  t.set_key(key);
+  t.set_effect("NoSchedule");
 }
 
 // Built-in classes only; there is no PriorityClass kind yet.
@@ -153,6 +164,7 @@ Task<ApiResult<>> Admission::on_create(const Resource& resource, const std::stri
     auto ok = co_await check_namespace(resource, ns, meta_of(object).name());
     if (!ok) co_return api_fail(std::move(ok).error());
   }
+  if (resource.kind->kind == "Node" && on("TaintNodesByCondition")) add_not_ready_taint(static_cast<corev1::Node&>(object));
   if (!is_pod(resource)) co_return ApiResult<>{};
   constexpr std::string_view node_user = "system:node:";
   if (options.user.name.starts_with(node_user)) {

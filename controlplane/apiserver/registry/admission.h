@@ -2,6 +2,7 @@
 //   NamespaceLifecycle        no new objects in a missing or terminating namespace; system namespaces stay
 //   ServiceAccount            pods get a service account that exists, and its token volume
 //   DefaultTolerationSeconds  pods tolerate not-ready and unreachable nodes for 300 s
+//   TaintNodesByCondition     new nodes start with the not-ready taint
 //   Priority                  priority of the built-in classes
 // (staging/src/k8s.io/apiserver/pkg/admission and plugin/pkg/admission/*; same names as upstream's plugins.)
 //

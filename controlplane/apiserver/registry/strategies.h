@@ -1,13 +1,19 @@
-// The strategies, one per kind. make_strategy() finds the one of a kind; a kind without special rules gets the plain one.
+// From a kind to its strategy; a kind without special rules gets the plain one.
 #pragma once
 
 #include <memory>
+#include <vector>
 
+#include "base/ip.h"
 #include "controlplane/apiserver/registry/strategy.h"
 #include "kube/kinds.h"
 
 namespace fairlead::apiserver {
 
-std::unique_ptr<Strategy> make_strategy(const kube::Kind& kind);
+// What strategies must know about the cluster.
+struct ClusterFacts {
+  std::vector<Family> service_families = {Family::v4};  // of the service ranges, the default first
+};
+std::unique_ptr<Strategy> make_strategy(const kube::Kind& kind, const ClusterFacts& facts);
 
 }  // namespace fairlead::apiserver

@@ -64,6 +64,7 @@ void TestServer::start() {
   o.client_ca_file = dir_ + "/ca.crt";
   o.token_file = dir_ + "/tokens.csv";
   o.service_account_signing_key_file = dir_ + "/sa.key";
+  o.advertise_address = IpAddress::v4(192, 0, 2, 1);
   o.service_cidrs = {*Prefix::parse("10.96.0.0/16")};
   if (tune_) tune_(o);
   std::optional<Result<std::unique_ptr<Apiserver>>> started;
