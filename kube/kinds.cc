@@ -96,7 +96,7 @@ std::vector<Subresource> pod_subresources() {
       {"log", {}, {}, {"get"}},
       {"ephemeralcontainers", {}, {}, {"get", "patch", "update"}, nullptr, false},
       {"resize", {}, {}, {"get", "patch", "update"}, nullptr, false},
-      {"eviction", "Eviction", "policy/v1", kCreateOnly, &policyv1::Eviction::default_instance(), false},
+      {"eviction", "Eviction", "policy/v1", kCreateOnly, &policyv1::Eviction::default_instance()},
       pod_stream("attach", "PodAttachOptions", corev1::PodAttachOptions::default_instance()),
       pod_stream("exec", "PodExecOptions", corev1::PodExecOptions::default_instance()),
       pod_stream("portforward", "PodPortForwardOptions", corev1::PodPortForwardOptions::default_instance()),
@@ -134,7 +134,7 @@ std::vector<Kind> core_kinds() {
                                                     {"sa"},
                                                     {},
                                                     {{"token", "TokenRequest", "authentication.k8s.io/v1", kCreateOnly,
-                                                      &authenticationv1::TokenRequest::default_instance(), false}}}),
+                                                      &authenticationv1::TokenRequest::default_instance()}}}),
       kind<Service, ServiceList>("", {"services", "service", kNamespaced, true, {"svc"}, {"all"}, {status()}}),
   };
 }

@@ -93,7 +93,7 @@ class Metrics {
 bool offers_verb(const Resource& r, const RequestInfo& info) {
   if (info.subresource.empty()) return r.kind->has_verb(info.verb);
   const auto* s = r.kind->find_subresource(info.subresource);
-  return s && std::find(s->verbs.begin(), s->verbs.end(), info.verb) != s->verbs.end();
+  return s && s->served && std::find(s->verbs.begin(), s->verbs.end(), info.verb) != s->verbs.end();
 }
 
 Task<Reply> route_subresource(Core& core, ContextPtr ctx) {
@@ -126,7 +126,10 @@ Task<Reply> route_resource(Core& core, ContextPtr ctx) {
   if (!info.rest.empty()) co_return api_fail(page_not_found());
   if (kind.namespaced() && info.ns.empty() && !info.collection) co_return api_fail(page_not_found());
   if (!kind.namespaced() && kind.kind != "Namespace" && !info.ns.empty()) co_return api_fail(page_not_found());
-  if (!info.subresource.empty() && !kind.find_subresource(info.subresource)) co_return api_fail(page_not_found());
+  if (!info.subresource.empty()) {
+    const auto* s = kind.find_subresource(info.subresource);
+    if (!s || !s->served) co_return api_fail(page_not_found());
+  }
   if (!offers_verb(*ctx->resource, info)) co_return api_fail(method_not_allowed(kind, info.verb));
   if (!info.subresource.empty()) {
     auto reply = co_await route_subresource(core, ctx);

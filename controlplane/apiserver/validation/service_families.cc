@@ -136,7 +136,7 @@ void fill_families(corev1::ServiceSpec& s, const corev1::ServiceSpec* before, co
   for (int i = s.ipfamilies_size(); i < s.clusterips_size(); ++i) {
     if (s.clusterips(i) == kHeadless) break;
     const auto ip = IpAddress::parse(s.clusterips(i));
-    if (!ip) return;  // validation reports it
+    if (!ip) break;  // validation reports it
     s.add_ipfamilies(family_name(ip->family()));
   }
   if (!s.has_ipfamilypolicy() || s.ipfamilypolicy().empty()) {

@@ -1,0 +1,328 @@
+// The real kubectl against the apiserver on loopback: the current one from PATH, and Debian 12's 1.20 (taken from the package
+// kubernetes-client when apt can fetch it). No controllers run, so objects are what the apiserver makes of them.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <thread>
+
+#include "base/files.h"
+#include "tests/controlplane/apiserver/test_server.h"
+
+namespace fairlead::apiserver::test {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::MatchesRegex;
+using ::testing::Not;
+
+// Debian's old kubectl, unpacked once into a cache folder. Empty: it cannot be had here.
+std::string old_kubectl() {
+  const char* home = ::getenv("HOME");
+  const std::string dir = std::string(home ? home : "/tmp") + "/.cache/fairlead/kubernetes-client";
+  const auto path = dir + "/usr/bin/kubectl";
+  if (std::filesystem::exists(path)) return path;
+  run_shell("/dev/null", "mkdir -p " + dir + " && cd " + dir + " && apt-get download kubernetes-client && dpkg -x kubernetes-client_*.deb . && rm -f *.deb");
+  return std::filesystem::exists(path) ? path : "";
+}
+
+TestServer& server() {
+  static TestServer* s = [] {
+    auto* made = new TestServer();
+    make_default_service_account(made->kubeconfig(), "kubectl");
+    return made;
+  }();
+  return *s;
+}
+struct StopAtTheEnd : ::testing::Environment {
+  void TearDown() override { delete &server(); }
+};
+const auto* const stop_at_the_end = ::testing::AddGlobalTestEnvironment(new StopAtTheEnd);
+
+// Each test has a namespace of its own, so both versions can tell the same story.
+class Kubectl : public ::testing::TestWithParam<const char*> {
+ protected:
+  void SetUp() override {
+    binary_ = std::string(GetParam()) == "current" ? "kubectl" : old_kubectl();
+    if (binary_.empty()) GTEST_SKIP() << "kubectl 1.20 cannot be fetched here";
+    ns_ = std::string("t") + std::to_string(++count_);
+    must("create namespace " + ns_);
+    must("create serviceaccount default");
+  }
+  Ran run(const std::string& args, const std::string& input = {}) {
+    return run_shell(server().kubeconfig(), binary_ + " -n " + ns_ + " " + args, input);
+  }
+  std::string must(const std::string& args, const std::string& input = {}) {
+    const auto r = run(args, input);
+    EXPECT_EQ(r.exit_code, 0) << "kubectl " << args << "\n" << r.all();
+    return r.out;
+  }
+  // Fails, and says why.
+  std::string refused(const std::string& args, const std::string& input = {}) {
+    const auto r = run(args, input);
+    EXPECT_NE(r.exit_code, 0) << "kubectl " << args << " was accepted:\n" << r.all() << input;
+    return r.all();
+  }
+  bool old() const { return std::string(GetParam()) == "1.20"; }
+  std::string binary_, ns_;
+  static inline int count_ = 0;
+};
+
+INSTANTIATE_TEST_SUITE_P(Versions, Kubectl, ::testing::Values("current", "1.20"),
+                         [](const auto& info) { return std::string(info.param) == "current" ? "current" : "v1_20"; });
+
+constexpr char kDeployment[] = R"(
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: web
+  labels: {app: web}
+spec:
+  replicas: 3
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      containers:
+      - name: web
+        image: nginx:1.25
+        ports: [{containerPort: 80}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec:
+  selector: {app: web}
+  ports: [{port: 80, targetPort: 80}]
+)";
+
+TEST_P(Kubectl, SeesTheSystemObjects) {
+  EXPECT_THAT(must("get ns"), AllOf(HasSubstr("default"), HasSubstr("kube-system"), HasSubstr("kube-public"), HasSubstr("kube-node-lease")));
+  EXPECT_THAT(must("get svc,endpoints,endpointslices -n default"), AllOf(HasSubstr("10.96.0.1"), HasSubstr("192.0.2.1")));
+  EXPECT_THAT(must("version"), HasSubstr("1.36"));
+  EXPECT_THAT(must("cluster-info"), HasSubstr("running at"));
+  EXPECT_THAT(must("auth can-i '*' '*'"), HasSubstr("yes"));
+  EXPECT_THAT(must("get --raw /healthz"), HasSubstr("ok"));
+  EXPECT_THAT(must("get --raw '/readyz?verbose'"), HasSubstr("[+]etcd ok"));
+}
+
+TEST_P(Kubectl, ApiResourcesAndExplain) {
+  const auto resources = must("api-resources");
+  for (const auto* name : {"pods", "services", "deployments", "replicasets", "endpointslices", "leases", "events", "configmaps", "secrets",
+                           "serviceaccounts", "namespaces", "nodes"})
+    EXPECT_THAT(resources, HasSubstr(name));
+  EXPECT_THAT(must("api-versions"), AllOf(HasSubstr("apps/v1"), HasSubstr("discovery.k8s.io/v1")));
+  EXPECT_THAT(must("explain pods.spec.containers"), AllOf(HasSubstr("image"), HasSubstr("livenessProbe")));
+  EXPECT_THAT(must("explain deployment.spec.strategy"), HasSubstr("rollingUpdate"));
+}
+
+TEST_P(Kubectl, CreatesAppliesGetsAndDeletes) {
+  EXPECT_THAT(must("apply -f -", kDeployment), AllOf(HasSubstr("deployment.apps/web created"), HasSubstr("service/web created")));
+  EXPECT_THAT(must("apply -f -", kDeployment), AllOf(HasSubstr("deployment.apps/web unchanged"), HasSubstr("service/web unchanged")));
+  EXPECT_THAT(must("get deploy web -o wide"), AllOf(HasSubstr("0/3"), HasSubstr("nginx:1.25"), HasSubstr("app=web")));
+  EXPECT_THAT(must("get deploy web -o yaml"), AllOf(HasSubstr("progressDeadlineSeconds: 600"), HasSubstr("imagePullPolicy: IfNotPresent"),
+                                                   HasSubstr("kind: Deployment"), HasSubstr("maxSurge: 25%")));
+  EXPECT_THAT(must("get deploy -l app=web -o name"), HasSubstr("deployment.apps/web"));
+  EXPECT_EQ(must("get deploy -l app=other -o name"), "");
+  EXPECT_THAT(must("get deploy -A"), HasSubstr(ns_));
+  std::string changed = kDeployment;
+  changed.replace(changed.find("1.25"), 4, "1.26");
+  EXPECT_THAT(must("apply -f -", changed), HasSubstr("deployment.apps/web configured"));
+  EXPECT_EQ(must("get deploy web -o jsonpath='{.spec.template.spec.containers[0].image} {.metadata.generation}'"), "nginx:1.26 2");
+  must("scale deploy web --replicas=5");
+  EXPECT_EQ(must("get deploy web -o jsonpath='{.spec.replicas} {.metadata.generation}'"), "5 3");
+  must("set image deploy/web web=nginx:1.27");
+  EXPECT_EQ(must("get deploy web -o jsonpath='{.spec.template.spec.containers[0].image}'"), "nginx:1.27");
+  must("label deploy web tier=front");
+  EXPECT_THAT(must("get deploy --show-labels"), HasSubstr("tier=front"));
+  must("label deploy web tier-");
+  must("annotate deploy web note=hello");
+  EXPECT_EQ(must("get deploy web -o jsonpath='{.metadata.annotations.note}'"), "hello");
+  EXPECT_THAT(must("describe deploy web"), AllOf(HasSubstr("Replicas:"), HasSubstr("nginx:1.27")));
+  EXPECT_THAT(must("delete deploy web --wait=false"), HasSubstr("deleted"));
+  EXPECT_THAT(must("delete svc web"), HasSubstr("deleted"));
+  EXPECT_THAT(refused("get svc web"), HasSubstr("Error from server (NotFound): services \"web\" not found"));
+}
+
+TEST_P(Kubectl, ImperativeCommands) {
+  EXPECT_THAT(must("create deployment imp --image=nginx:1"), HasSubstr("deployment.apps/imp created"));
+  EXPECT_THAT(must("expose deploy imp --port=80 --type=NodePort"), HasSubstr("service/imp exposed"));
+  const auto port = std::stoi(must("get svc imp -o jsonpath='{.spec.ports[0].nodePort}'"));
+  EXPECT_GE(port, 30000);
+  EXPECT_LE(port, 32767);
+  EXPECT_THAT(must("get svc imp"), AllOf(HasSubstr("NodePort"), HasSubstr("80:" + std::to_string(port) + "/TCP")));
+  EXPECT_THAT(must("describe svc imp"), HasSubstr("NodePort"));
+  must("run one --image=busybox:1 --restart=Never -- sleep 1");
+  EXPECT_THAT(must("get pod one -o wide"), AllOf(HasSubstr("0/1"), HasSubstr("Pending"), HasSubstr("<none>")));
+  EXPECT_EQ(must("get pod one -o jsonpath='{.spec.serviceAccountName} {.status.qosClass} {.spec.priority}'"), "default BestEffort 0");
+  EXPECT_THAT(must("describe pod one"), AllOf(HasSubstr("busybox:1"), HasSubstr("kube-api-access-"), HasSubstr("node.kubernetes.io/not-ready:NoExecute")));
+  must("create configmap c --from-literal=a=b");
+  EXPECT_THAT(must("get cm c"), MatchesRegex("(.|\n)*c +1 +[0-9]+s(.|\n)*"));
+  must("create secret generic s --from-literal=a=b");
+  EXPECT_EQ(must("get secret s -o jsonpath='{.data.a} {.type}'"), "Yg== Opaque");
+  EXPECT_THAT(must("create clusterip 2>/dev/null || true"), ::testing::_);
+  must("delete pod one");  // never scheduled: gone at once
+  EXPECT_THAT(refused("get pod one"), HasSubstr("NotFound"));
+}
+
+TEST_P(Kubectl, PatchesOfEachType) {
+  must("create deployment p --image=nginx:1");
+  must(R"(patch deploy p --type=merge -p '{"spec":{"replicas":2}}')");
+  must(R"(patch deploy p --type=json -p '[{"op":"replace","path":"/spec/replicas","value":4},{"op":"test","path":"/metadata/name","value":"p"}]')");
+  must(R"(patch deploy p -p '{"spec":{"template":{"spec":{"containers":[{"name":"side","image":"busybox"}]}}}}')");
+  EXPECT_THAT(must("get deploy p -o jsonpath='{.spec.replicas} {.spec.template.spec.containers[*].name}'"),
+              AnyOf("4 side nginx", "4 nginx side"));
+  EXPECT_THAT(refused(R"(patch deploy p --type=json -p '[{"op":"test","path":"/metadata/name","value":"q"}]')"), Not(HasSubstr("patched")));
+  EXPECT_THAT(refused(R"(patch deploy p --type=merge -p '{"spec":{"replicas":-2}}')"),
+              HasSubstr("spec.replicas: Invalid value: -2: must be greater than or equal to 0"));
+  EXPECT_THAT(refused(R"(patch deploy p --type=merge -p '{"spec":{"selector":{"matchLabels":{"x":"y"}}}}')"), HasSubstr("field is immutable"));
+}
+
+TEST_P(Kubectl, DryRunStoresNothing) {
+  EXPECT_THAT(must("create deployment d --image=nginx --dry-run=server -o yaml"), HasSubstr("progressDeadlineSeconds: 600"));
+  refused("get deploy d");
+  EXPECT_THAT(must("apply --dry-run=server -f -", kDeployment), HasSubstr("created (server dry run)"));
+  refused("get deploy web");
+  must("create configmap keep --from-literal=a=b");
+  must("delete cm keep --dry-run=server");
+  must("get cm keep");
+  must("create service nodeport n --tcp=80:80 --dry-run=server -o yaml");
+}
+
+TEST_P(Kubectl, BadInputIsExplainedAndNotStored) {
+  struct Row {
+    const char* what;
+    const char* manifest;
+    std::vector<const char*> says;
+  };
+  const char* flags = old() ? "" : " --validate=strict";
+  // One cluster serves both versions' tests.
+  const std::string node_port = old() ? "31998" : "31999";
+  must("create service nodeport taken --tcp=80:80 --node-port=" + node_port);
+  for (const Row& r : std::vector<Row>{
+           {"wrong type",
+            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: bad}\nspec:\n  replicas: three\n  selector: {matchLabels: {a: b}}\n  "
+            "template: {metadata: {labels: {a: b}}, spec: {containers: [{name: c, image: i}]}}\n",
+            {"replicas"}},
+           {"missing required field",
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: bad}\nspec: {containers: [{name: c}]}\n", {"image"}},
+           {"no selector", "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: bad}\nspec: {template: {metadata: {labels: {a: b}}, spec: "
+            "{containers: [{name: c, image: i}]}}}\n",
+            {"selector"}},
+           {"unknown field", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: bad}\ndatta: {a: b}\n", {"datta"}},
+           {"nodePort out of range",
+            "apiVersion: v1\nkind: Service\nmetadata: {name: bad}\nspec: {type: NodePort, ports: [{port: 80, nodePort: 80}]}\n",
+            {"spec.ports[0].nodePort: Invalid value: 80: provided port is not in the valid range. The range of valid ports is 30000-32767"}},
+           {"nodePort taken", "apiVersion: v1\nkind: Service\nmetadata: {name: bad}\nspec: {type: NodePort, ports: [{port: 80, nodePort: TAKEN}]}\n",
+            {"spec.ports[0].nodePort: Invalid value: TAKEN: provided port is already allocated"}},
+           {"clusterIP taken", "apiVersion: v1\nkind: Service\nmetadata: {name: bad}\nspec: {clusterIP: 10.96.0.1, ports: [{port: 80}]}\n",
+            {"spec.clusterIPs: Invalid value: [\"10.96.0.1\"]: failed to allocate IP 10.96.0.1: provided IP is already allocated"}},
+           {"clusterIP out of range", "apiVersion: v1\nkind: Service\nmetadata: {name: bad}\nspec: {clusterIP: 10.1.0.1, ports: [{port: 80}]}\n",
+            {"spec.clusterIPs", "is not in the valid range. The range of valid IPs is 10.96.0.0/16"}},
+           {"bad name", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: Bad_Name}\n", {"metadata.name: Invalid value: \"Bad_Name\""}},
+           {"bad service name", "apiVersion: v1\nkind: Service\nmetadata: {name: 0bad}\nspec: {ports: [{port: 80}]}\n",
+            {"metadata.name: Invalid value: \"0bad\": a DNS-1035 label must"}},
+       }) {
+    const auto fill = [&](std::string text) {
+      if (const auto found = text.find("TAKEN"); found != std::string::npos) text.replace(found, 5, node_port);
+      return text;
+    };
+    const auto said = refused(std::string("create -f -") + flags, fill(r.manifest));
+    for (const auto* s : r.says) EXPECT_THAT(said, HasSubstr(fill(s))) << r.what;
+    if (std::string(r.what) != "bad name") refused("get deploy,pod,cm,svc bad -o name");
+  }
+  // Duplicate names.
+  must("create configmap twice");
+  EXPECT_THAT(refused("create configmap twice"), HasSubstr("configmaps \"twice\" already exists"));
+  // A namespace that is not there.
+  EXPECT_THAT(refused("create configmap x -n nowhere"), HasSubstr("namespaces \"nowhere\" not found"));
+  EXPECT_THAT(refused("delete ns kube-system"), HasSubstr("this namespace may not be deleted"));
+}
+
+TEST_P(Kubectl, UnknownFieldsWarnOrFail) {
+  if (old()) GTEST_SKIP() << "validates on the client";
+  constexpr char manifest[] = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: u}\ndatta: {a: b}\n";
+  EXPECT_THAT(refused("create --validate=strict -f -", manifest), HasSubstr("unknown field \"datta\""));
+  const auto warned = run("create --validate=warn -f -", manifest);
+  EXPECT_EQ(warned.exit_code, 0) << warned.all();
+  EXPECT_THAT(warned.err, HasSubstr("Warning: unknown field \"datta\""));
+  must("delete cm u");
+  const auto ignored = run("create --validate=ignore -f -", manifest);
+  EXPECT_EQ(ignored.exit_code, 0);
+  EXPECT_THAT(ignored.err, Not(HasSubstr("Warning")));
+}
+
+TEST_P(Kubectl, WatchSeesChanges) {
+  must("create configmap first");
+  const auto out = run("get cm -w --no-headers & w=$!; sleep 1; K='" + binary_ + " -n " + ns_ + "'; $K create configmap second >/dev/null; $K delete cm first >/dev/null; "
+                       "sleep 1; kill $w; wait $w 2>/dev/null; true");
+  EXPECT_THAT(out.out, AllOf(HasSubstr("first"), HasSubstr("second"))) << out.all();
+}
+
+TEST_P(Kubectl, WaitAndRolloutStatus) {
+  must("create deployment r --image=nginx");
+  // Without controllers somebody must report progress: the status subresource.
+  const auto port = run("proxy --port=0 >proxy.$$ 2>&1 & p=$!; for i in 1 2 3 4 5 6 7 8 9; do sleep 0.2; grep -q Starting proxy.$$ && break; done; "
+                        "addr=$(sed 's/.* //' proxy.$$); "
+                        "curl -sS -X PATCH -H 'Content-Type: application/merge-patch+json' http://$addr/apis/apps/v1/namespaces/" + ns_ +
+                        "/deployments/r/status -d '{\"status\":{\"observedGeneration\":1,\"replicas\":1,\"updatedReplicas\":1,\"readyReplicas\":1,"
+                        "\"availableReplicas\":1,\"conditions\":[{\"type\":\"Available\",\"status\":\"True\"}]}}' >/dev/null; kill $p; rm -f proxy.$$");
+  EXPECT_EQ(port.exit_code, 0) << port.all();
+  EXPECT_THAT(must("rollout status deploy/r --timeout=5s"), HasSubstr("successfully rolled out"));
+  EXPECT_THAT(must("wait deploy/r --for=condition=Available --timeout=5s"), HasSubstr("condition met"));
+  EXPECT_THAT(must("get deploy r"), HasSubstr("1/1"));
+}
+
+TEST_P(Kubectl, NamespaceGoesThroughTerminating) {
+  must("create ns gone-" + ns_);
+  must("delete ns gone-" + ns_ + " --wait=false");
+  EXPECT_THAT(must("get ns gone-" + ns_), HasSubstr("Terminating"));
+  EXPECT_THAT(refused("create configmap x -n gone-" + ns_), HasSubstr("because it is being terminated"));
+  // What the namespace controller does when it is empty.
+  must("replace --raw /api/v1/namespaces/gone-" + ns_ + "/finalize -f -",
+       R"({"apiVersion":"v1","kind":"Namespace","metadata":{"name":"gone-)" + ns_ + R"("},"spec":{"finalizers":[]}})");
+  EXPECT_THAT(refused("get ns gone-" + ns_), HasSubstr("NotFound"));
+}
+
+TEST_P(Kubectl, TokensAndForbidden) {
+  const auto plain = server().kubeconfig("plain", {"people"});
+  const auto denied = run_shell(plain, binary_ + " get pods -n default");
+  EXPECT_NE(denied.exit_code, 0);
+  EXPECT_THAT(denied.err, HasSubstr("Error from server (Forbidden): pods is forbidden: User \"plain\" cannot list resource \"pods\" in API group "
+                                    "\"\" in the namespace \"default\""));
+  EXPECT_EQ(run("--token=test-token get ns default").exit_code, 0);
+  const auto wrong = run_shell("/dev/null", binary_ + " --server " + server().url() + " --insecure-skip-tls-verify --token=nonsense get ns");
+  EXPECT_NE(wrong.exit_code, 0);
+  EXPECT_THAT(wrong.all(), AnyOf(HasSubstr("Unauthorized"), HasSubstr("must be logged in")));
+  if (old()) return;
+  must("create serviceaccount robot");
+  const auto token = must("create token robot");
+  EXPECT_EQ(std::count(token.begin(), token.end(), '.'), 2);
+  const auto who = run_shell("/dev/null", binary_ + " --server " + server().url() + " --insecure-skip-tls-verify --token=" +
+                                              token.substr(0, token.find('\n')) + " auth whoami");
+  EXPECT_THAT(who.out, AllOf(HasSubstr("system:serviceaccount:" + ns_ + ":robot"), HasSubstr("system:serviceaccounts")));
+  must("delete serviceaccount robot");
+  const auto gone = run_shell("/dev/null", binary_ + " --server " + server().url() + " --insecure-skip-tls-verify --token=" +
+                                               token.substr(0, token.find('\n')) + " auth whoami");
+  EXPECT_NE(gone.exit_code, 0) << "a token of a deleted account is good for nothing";
+}
+
+TEST(Restart, EverythingIsStillThereAndAllocationsAreKept) {
+  TestServer s;
+  const auto config = s.kubeconfig();
+  make_default_service_account(config, "kubectl");
+  EXPECT_EQ(run_shell(config, "kubectl create service nodeport a --tcp=80:80 --node-port=30777").exit_code, 0);
+  EXPECT_EQ(run_shell(config, "kubectl create configmap c --from-literal=x=y").exit_code, 0);
+  const auto ip = run_shell(config, "kubectl get svc a -o jsonpath='{.spec.clusterIP}'").out;
+  s.restart();
+  EXPECT_EQ(run_shell(config, "kubectl get svc a -o jsonpath='{.spec.clusterIP}'").out, ip);
+  EXPECT_EQ(run_shell(config, "kubectl get cm c -o jsonpath='{.data.x}'").out, "y");
+  const auto taken = run_shell(config, "kubectl create service nodeport b --tcp=80:80 --node-port=30777");
+  EXPECT_THAT(taken.err, HasSubstr("provided port is already allocated"));
+  EXPECT_EQ(run_shell(config, "kubectl delete svc a").exit_code, 0);
+  EXPECT_EQ(run_shell(config, "kubectl create service nodeport b --tcp=80:80 --node-port=30777").exit_code, 0) << "released on delete";
+}
+
+}  // namespace
+}  // namespace fairlead::apiserver::test
