@@ -172,8 +172,6 @@ ApiResult<> Registry::finish_update(const Resource& r, Part part, Message& now, 
     s.prepare_for_status_update(now, before);
   } else if (part == Part::finalize) {
     s.prepare_for_finalize(now, before);
-  } else if (s.tracks_generation() && s.spec_changed(now, before)) {
-    mutable_meta_of(now).set_generation(meta_of(before).generation() + 1);
   }
   auto errors = validate_meta_update(meta_of(now), meta_of(before), field::Path("metadata"));
   if (part == Part::main)
