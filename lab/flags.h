@@ -17,7 +17,9 @@ struct Flags {
   };
   std::deque<Block> blocks;  // stable addresses for CLI11
   Result<> apply() {
-    for (auto& b : blocks) FL_TRY_CTX(*b.target, Prefix::parse(b.text), "{}", b.flag);
+    for (auto& b : blocks) {
+      FL_TRY_CTX(*b.target, Prefix::parse(b.text), "{}", b.flag);
+    }
     return {};
   }
 };

@@ -62,7 +62,7 @@ Result<> ensure_node(RtSocket& rt, const Plan& plan, const Node& node) {
   if (link && link->alias != kLinkAlias) return fail(ErrorCode::already_exists, "a link named {} exists and is not the lab's", node.host_link);
   if (!link) {
     FL_TRY(const auto bridge, rt.link(plan.options.bridge));
-    netlink::VethKind veth{.peer_name = "eth0", .peer_netns_fd = ns->fd(), .peer_mac = {}, .peer_mtu = {}, .peer_up = true};
+    netlink::VethKind veth{.peer_name = "eth0", .peer_netns_fd = ns->fd(), .peer_mac = {}, .peer_mtu = {}};
     FL_CHECK(rt.create_link({.name = node.host_link, .kind = veth, .master = bridge.index, .up = true}));
     FL_TRY(const auto made, rt.link(node.host_link));
     FL_CHECK(rt.change_link(made.index, {.alias = kLinkAlias}));
