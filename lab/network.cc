@@ -134,6 +134,11 @@ Result<std::vector<std::string>> remove_network(const std::string& bridge) {
   for (const auto& l : links) FL_CHECK_CTX(rt.remove_link(l), "link {}", l);
   FL_TRY(const auto namespaces, our_namespaces());
   for (const auto& n : namespaces) FL_CHECK_CTX(netlink::delete_named_netns(netlink::kNetNsFolder, n), "network namespace {}", n);
+  FL_TRY(const auto others, netlink::list_named_netns(netlink::kNetNsFolder));
+  if (others.empty()) {  // nobody's names are left: the folder and its mount go as well
+    ::umount2(netlink::kNetNsFolder, MNT_DETACH);
+    ::rmdir(netlink::kNetNsFolder);
+  }
   if (has_table()) {
     FL_TRY(const auto gone, run_nft(fmt::format("delete table ip {}\n", kNftTable)));
   }

@@ -96,7 +96,10 @@ Result<> wait_ready(const Plan& plan, std::chrono::milliseconds timeout, const P
     }
     std::this_thread::sleep_for(20ms);
   }
-  if (!answered) return fail(std::move(last_error).with("the API server at {} does not answer", plan.server_url()));
+  if (!answered) {
+    last_error.message += diagnosis(plan, last);
+    return fail(std::move(last_error).with("the API server at {} does not answer", plan.server_url()));
+  }
   return fail(ErrorCode::timeout, "not all nodes became Ready within {} s:{}", timeout.count() / 1000, diagnosis(plan, last));
 }
 

@@ -1,0 +1,21 @@
+#include "cmd/fairlead/command.h"
+
+#include "lab/commands.h"
+#include "lab/node_init.h"
+#include "lab/supervisor.h"
+
+namespace fairlead {
+
+std::span<const Command> commands() {
+  static constexpr Command all[] = {
+      {"up", "A cluster on this machine", "start a lab: one control-plane node and workers", lab::run_up},
+      {"status", "A cluster on this machine", "show the lab's nodes and components", lab::run_status},
+      {"down", "A cluster on this machine", "remove the lab without a trace", lab::run_down},
+      {"lab-supervisor", "", "owner of the lab's nodes", lab::run_lab_supervisor},
+      {"lab-node", "", "init of a lab node", lab::run_lab_node},
+      {"lab-images", "", "import images into a node", lab::run_lab_images},
+  };
+  return all;
+}
+
+}  // namespace fairlead
