@@ -1,0 +1,111 @@
+#include "controlplane/control_plane.h"
+
+#include <CLI/CLI.hpp>
+#include <iostream>
+#include <thread>
+
+#include "base/daemon.h"
+#include "base/files.h"
+#include "base/log.h"
+#include "controlplane/apiserver/flags.h"
+#include "controlplane/controllers/controllers.h"
+#include "controlplane/etcd/store.h"
+#include "controlplane/scheduler/scheduler.h"
+#include "kube/client.h"
+
+namespace fairlead {
+namespace {
+
+struct Flags {
+  apiserver::Flags api;
+  std::string controller_manager_kubeconfig;
+  std::string scheduler_kubeconfig;
+  std::string root_ca_file;
+  std::string cluster_cidr = "10.244.0.0/16";
+  unsigned node_cidr_mask = 24;
+  unsigned node_monitor_grace_seconds = 40;
+};
+
+void declare(CLI::App& app, Flags& f) {
+  apiserver::declare(app, f.api);
+  app.add_option("--controller-manager-kubeconfig", f.controller_manager_kubeconfig, "kubeconfig of the controllers")->required();
+  app.add_option("--scheduler-kubeconfig", f.scheduler_kubeconfig, "kubeconfig of the scheduler")->required();
+  app.add_option("--root-ca-file", f.root_ca_file, "CA that pods get to verify this server")->required();
+  app.add_option("--cluster-cidr", f.cluster_cidr, "addresses of pods; every node gets a block of it")->capture_default_str();
+  app.add_option("--node-cidr-mask-size", f.node_cidr_mask, "size of a node's block")->capture_default_str();
+  app.add_option("--node-monitor-grace-period", f.node_monitor_grace_seconds, "seconds of silence until a node counts as not ready")
+      ->capture_default_str();
+}
+
+Task<Result<std::shared_ptr<kube::Client>>> connect(net::any_io_executor executor, std::string kubeconfig, std::string name) {
+  FL_CO_TRY_CTX(auto config, kube::load_kubeconfig(kubeconfig), "{}", name);
+  co_return kube::make_client(executor, config, "fairlead-" + name);
+}
+
+Result<controllers::Options> controller_options(const Flags& f) {
+  controllers::Options o;
+  o.allocate_node_cidrs = true;
+  FL_TRY_CTX(const auto block, Prefix::parse(f.cluster_cidr), "--cluster-cidr");
+  o.cluster_cidrs = {block};
+  o.node_cidr_mask_v4 = f.node_cidr_mask;
+  o.node_lifecycle.monitor_grace_period = std::chrono::seconds(f.node_monitor_grace_seconds);
+  FL_TRY_CTX(o.root_ca_pem, read_file(f.root_ca_file), "--root-ca-file");
+  return o;
+}
+
+Task<Result<>> serve(Daemon& d, const Flags& f, std::unique_ptr<etcd::Store>& store) {
+  FL_CO_TRY(auto options, controller_options(f));
+  const net::any_io_executor threads = d.context().get_executor();
+  auto server = co_await apiserver::start(threads, *store, f.api.options);
+  if (!server) co_return fail(std::move(server).error().with("apiserver"));
+  const net::any_io_executor loops = net::make_strand(d.context());
+  auto manager_client = co_await connect(loops, f.controller_manager_kubeconfig, "controller-manager");
+  if (!manager_client) co_return fail(std::move(manager_client).error());
+  auto scheduler_client = co_await connect(loops, f.scheduler_kubeconfig, "scheduler");
+  if (!scheduler_client) co_return fail(std::move(scheduler_client).error());
+  FL_CO_TRY_CTX(auto manager, controllers::start(*manager_client, std::move(options)), "controllers");
+  FL_CO_TRY_CTX(auto scheduler, scheduler::start(*scheduler_client, {}), "scheduler");
+  d.ready("serving on " + (*server)->address().to_string());
+  co_await d.stop_requested();
+  co_await net::co_spawn(loops, scheduler->stop(), net::use_awaitable);
+  co_await net::co_spawn(loops, manager->stop(), net::use_awaitable);
+  co_await net::co_spawn(threads, (*server)->stop(), net::use_awaitable);
+  // Their objects belong to the strand: end them there.
+  co_await net::post(loops, net::use_awaitable);
+  scheduler.reset();
+  manager.reset();
+  server->reset();
+  store.reset();  // while the executor that its completions use still lives
+  co_return Result<>{};
+}
+
+}  // namespace
+
+int run_control_plane(int argc, char** argv) {
+  CLI::App app("Store, API server, scheduler and controllers in one process", "fairlead control-plane");
+  Flags f;
+  declare(app, f);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e) == 0 ? 0 : 2;
+  }
+  const auto level = log::parse_level(f.api.log_level);
+  const auto resolved = level ? apiserver::resolve(f.api) : fail(Error(level.error()).with("--log-level"));
+  if (!resolved) {
+    std::cerr << "fairlead control-plane: " << resolved.error().message << "\n";
+    return 2;
+  }
+  log::init({"control-plane", *level, f.api.log_json});
+  apiserver::raise_file_limit();
+  auto store = etcd::Store::open(f.api.data_dir);
+  if (!store) {
+    log::error("open the store in {}: {}", f.api.data_dir, store.error().message);
+    return 1;
+  }
+  const auto threads = f.api.threads != 0 ? f.api.threads : std::max(1u, std::thread::hardware_concurrency());
+  return run_daemon({.name = "fairlead-control-plane", .threads = static_cast<int>(threads)},
+                    [&](Daemon& d) { return serve(d, f, *store); });
+}
+
+}  // namespace fairlead
