@@ -1,5 +1,7 @@
 #include "cmd/fairlead/command.h"
 
+#include "cni/agent/command.h"
+#include "controlplane/apiserver/command.h"
 #include "lab/commands.h"
 #include "lab/node_init.h"
 #include "lab/supervisor.h"
@@ -11,6 +13,8 @@ std::span<const Command> commands() {
       {"up", "A cluster on this machine", "start a lab: one control-plane node and workers", lab::run_up},
       {"status", "A cluster on this machine", "show the lab's nodes and components", lab::run_status},
       {"down", "A cluster on this machine", "remove the lab without a trace", lab::run_down},
+      {"cni-agent", "On every node", "pod network: CNI configuration and routes between nodes", cni::run_cni_agent},
+      {"apiserver", "Control plane", "Kubernetes API server with its embedded store", apiserver::run_apiserver},
       {"lab-supervisor", "", "owner of the lab's nodes", lab::run_lab_supervisor},
       {"lab-node", "", "init of a lab node", lab::run_lab_node},
       {"lab-images", "", "import images into a node", lab::run_lab_images},
