@@ -2,6 +2,7 @@
 
 #include "cni/agent/command.h"
 #include "controlplane/apiserver/command.h"
+#include "controlplane/control_plane.h"
 #include "lab/commands.h"
 #include "lab/node_init.h"
 #include "lab/supervisor.h"
@@ -14,6 +15,7 @@ std::span<const Command> commands() {
       {"status", "A cluster on this machine", "show the lab's nodes and components", lab::run_status},
       {"down", "A cluster on this machine", "remove the lab without a trace", lab::run_down},
       {"cni-agent", "On every node", "pod network: CNI configuration and routes between nodes", cni::run_cni_agent},
+      {"control-plane", "Control plane", "store, API server, scheduler and controllers in one process", run_control_plane},
       {"apiserver", "Control plane", "Kubernetes API server with its embedded store", apiserver::run_apiserver},
       {"lab-supervisor", "", "owner of the lab's nodes", lab::run_lab_supervisor},
       {"lab-node", "", "init of a lab node", lab::run_lab_node},

@@ -66,6 +66,8 @@ const std::vector<Role>& roles() {
                  {kRead, {"discovery.k8s.io"}, {"endpointslices"}},
                  {kRead, {"networking.k8s.io"}, {"servicecidrs"}},
                  {kEventWrites, kEventGroups, {"events"}}}},
+      // The pod network's agents read where the other nodes are.
+      {.subject = "system:fairlead-cni-agents", .rules = {{kRead, {""}, {"nodes"}}, {kEventWrites, kEventGroups, {"events"}}}},
       {.subject = "system:kube-scheduler",
        .is_user = true,
        .rules = {{kRead, {""}, {"nodes", "namespaces", "services", "replicationcontrollers", "persistentvolumes", "persistentvolumeclaims"}},
