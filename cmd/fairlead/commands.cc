@@ -6,6 +6,7 @@
 #include "lab/commands.h"
 #include "lab/node_init.h"
 #include "lab/supervisor.h"
+#include "proxy/command.h"
 
 namespace fairlead {
 
@@ -14,6 +15,7 @@ std::span<const Command> commands() {
       {"up", "A cluster on this machine", "start a lab: one control-plane node and workers", lab::run_up},
       {"status", "A cluster on this machine", "show the lab's nodes and components", lab::run_status},
       {"down", "A cluster on this machine", "remove the lab without a trace", lab::run_down},
+      {"proxy", "On every node", "service proxy: ClusterIP, NodePort, LoadBalancer (also called as kube-proxy)", proxy::run_proxy},
       {"cni-agent", "On every node", "pod network: CNI configuration and routes between nodes", cni::run_cni_agent},
       {"control-plane", "Control plane", "store, API server, scheduler and controllers in one process", run_control_plane},
       {"apiserver", "Control plane", "Kubernetes API server with its embedded store", apiserver::run_apiserver},
