@@ -98,11 +98,11 @@ class NodeInit {
     if (!signals) return fail_errno(errno, "signalfd");
     while (!stopping_) {
       start_due();
+      write_status();
       pollfd p{signals.get(), POLLIN, 0};
       ::poll(&p, 1, wait_ms());
       take_signals(signals.get());
       reap();
-      write_status();
     }
     stop_all();
     return {};

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <filesystem>
 #include <iostream>
+#include <thread>
 
 #include "base/clock.h"
 #include "base/files.h"
@@ -52,6 +53,17 @@ Result<> start_supervisor(const Plan& plan) {
   return {};
 }
 
+// The nodes may be Ready long since: the new supervisor is in charge once lab.json names it.
+Result<> wait_supervisor(const Plan& plan) {
+  const auto until = SystemClock::get().steady() + std::chrono::seconds(10);
+  while (SystemClock::get().steady() < until && !g_interrupted) {
+    const auto state = load_state(plan.options.state_dir);
+    if (state && alive(state->supervisor)) return {};
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  return fail(ErrorCode::timeout, "the supervisor did not start; see {}/supervisor.log", plan.options.state_dir);
+}
+
 Result<> make_lab(const Plan& plan) {
   FL_CHECK(write_lab_files(plan));
   State s;
@@ -96,6 +108,7 @@ Result<int> resume(const State& state) {
   say(fmt::format("the lab of {} has no supervisor; resuming it with its own options", state.created));
   const auto start = SystemClock::get().steady();
   FL_CHECK(start_supervisor(plan));
+  FL_CHECK(wait_supervisor(plan));
   FL_CHECK(wait_ready(plan, std::chrono::seconds(90), {say, [] { return g_interrupted.load(); }}));
   summary(plan, std::chrono::duration<double>(SystemClock::get().steady() - start).count());
   return 0;

@@ -3,6 +3,7 @@
 #include "cni/agent/command.h"
 #include "controlplane/apiserver/command.h"
 #include "controlplane/control_plane.h"
+#include "controlplane/kubelet/command.h"
 #include "lab/commands.h"
 #include "lab/node_init.h"
 #include "lab/supervisor.h"
@@ -16,6 +17,7 @@ std::span<const Command> commands() {
       {"status", "A cluster on this machine", "show the lab's nodes and components", lab::run_status},
       {"down", "A cluster on this machine", "remove the lab without a trace", lab::run_down},
       {"proxy", "On every node", "service proxy: ClusterIP, NodePort, LoadBalancer (also called as kube-proxy)", proxy::run_proxy},
+      {"kubelet", "On every node", "node agent: runs pods through a container runtime (CRI)", kubelet::run_kubelet},
       {"cni-agent", "On every node", "pod network: CNI configuration and routes between nodes", cni::run_cni_agent},
       {"control-plane", "Control plane", "store, API server, scheduler and controllers in one process", run_control_plane},
       {"apiserver", "Control plane", "Kubernetes API server with its embedded store", apiserver::run_apiserver},
