@@ -47,8 +47,13 @@ class DryRun final : public Kernel {
 
 class NftablesDataplane final : public proxy::Dataplane {
  public:
-  explicit NftablesDataplane(Kernel& kernel) : kernel_(kernel), syncs_{TableSync(Family::v4, kernel), TableSync(Family::v6, kernel)} {}
-  explicit NftablesDataplane(std::unique_ptr<Kernel> kernel) : NftablesDataplane(*kernel) { owned_ = std::move(kernel); }
+  NftablesDataplane(Kernel& kernel, const Options& options)
+      : kernel_(kernel), syncs_{TableSync(Family::v4, kernel), TableSync(Family::v6, kernel)} {
+    for (auto& s : syncs_) s.refuse_released(options.refuse_released, *options.clock);
+  }
+  NftablesDataplane(std::unique_ptr<Kernel> kernel, const Options& options) : NftablesDataplane(*kernel, options) {
+    owned_ = std::move(kernel);
+  }
   ~NftablesDataplane() override {
     if (watching_) [[maybe_unused]] const auto r = kernel_.watch({}, {});
   }
@@ -155,13 +160,15 @@ class NftablesDataplane final : public proxy::Dataplane {
 
 }  // namespace
 
-std::unique_ptr<proxy::Dataplane> make_dataplane(Kernel& kernel) { return std::make_unique<NftablesDataplane>(kernel); }
+std::unique_ptr<proxy::Dataplane> make_dataplane(Kernel& kernel, const Options& options) {
+  return std::make_unique<NftablesDataplane>(kernel, options);
+}
 
-Result<std::unique_ptr<proxy::Dataplane>> open_dataplane() {
+Result<std::unique_ptr<proxy::Dataplane>> open_dataplane(const Options& options) {
   FL_TRY(auto kernel, open_kernel());
   if (auto g = kernel->generation(); !g)
     return fail(std::move(g).error().with("nf_tables does not answer (is CONFIG_NF_TABLES in this kernel, and are we root?)"));
-  return std::unique_ptr<proxy::Dataplane>(new NftablesDataplane(std::move(kernel)));
+  return std::unique_ptr<proxy::Dataplane>(new NftablesDataplane(std::move(kernel), options));
 }
 
 }  // namespace fairlead::nftables

@@ -59,6 +59,7 @@ void diff(const std::vector<RenderedElement>& before, const std::vector<Rendered
 void SharedElements::acquire(const Element& e) {
   auto& entry = entries_[e.key];
   entry.wanted = e;
+  entry.go_at.reset();
   ++entry.users;
   touch(entry);
 }
@@ -69,7 +70,20 @@ void SharedElements::release(const Element& e) {
   if (--it->second.users == 0) touch(it->second);
 }
 
+bool SharedElements::lingers(Entry& e, const Key& key) {
+  if (linger_.count() == 0 || !e.present) return false;
+  const auto now = clock_->steady();
+  if (!e.go_at) {
+    if (lingering_.size() >= kMaxLingering) return false;
+    e.go_at = now + linger_;
+    lingering_.emplace_back(*e.go_at, key);
+  }
+  return now < *e.go_at;
+}
+
 void SharedElements::settle(Changes& out, bool keep_unused) {
+  for (; !lingering_.empty() && lingering_.front().first <= clock_->steady(); lingering_.pop_front())
+    touched_.push_back(lingering_.front().second);
   std::vector<Key> later;
   for (const auto& key : touched_) {
     const auto it = entries_.find(key);
@@ -79,6 +93,7 @@ void SharedElements::settle(Changes& out, bool keep_unused) {
       later.push_back(key);
       continue;
     }
+    if (e.users == 0 && lingers(e, key)) continue;
     if (e.present && (e.users == 0 || !(*e.present == e.wanted))) {
       out.remove(set_, *e.present);
       e.present.reset();
@@ -96,6 +111,7 @@ void SharedElements::settle(Changes& out, bool keep_unused) {
 void SharedElements::clear() {
   entries_.clear();
   touched_.clear();
+  lingering_.clear();
 }
 
 }  // namespace fairlead::nftables

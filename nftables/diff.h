@@ -5,10 +5,13 @@
 #pragma once
 
 #include <array>
+#include <chrono>
+#include <deque>
 #include <optional>
 #include <unordered_map>
 #include <vector>
 
+#include "base/clock.h"
 #include "nftables/layout.h"
 #include "nftables/model.h"
 #include "nftables/render.h"
@@ -37,6 +40,11 @@ void diff(const std::vector<RenderedElement>& before, const std::vector<Rendered
 class SharedElements {
  public:
   explicit SharedElements(SetId set) : set_(set) {}
+  // An element that is not used any more stays for this long, until the first settle() after; at most kMaxLingering do.
+  void linger(std::chrono::milliseconds time, const Clock& clock) {
+    linger_ = time;
+    clock_ = &clock;
+  }
   // It is in the kernel; nobody here uses it yet.
   void found(const Element& e) { touch(entries_[e.key] = {0, e, e}); }
   void acquire(const Element& e);
@@ -46,9 +54,9 @@ class SharedElements {
   void clear();
   std::size_t size() const { return entries_.size(); }
   template <typename F>
-  void for_each_used(F f) const {
+  void for_each_kept(F f) const {
     for (const auto& [k, e] : entries_)
-      if (e.users) f(e.wanted);
+      if (e.users || e.go_at) f(e.wanted);
   }
 
  private:
@@ -56,11 +64,17 @@ class SharedElements {
     std::uint32_t users = 0;
     Element wanted;
     std::optional<Element> present;
+    std::optional<SteadyTime> go_at;  // unused, and lingering until then
   };
+  static constexpr std::size_t kMaxLingering = 4096;
+  bool lingers(Entry& e, const Key& key);
   void touch(const Entry& e) { touched_.push_back(e.wanted.key); }
   SetId set_;
   std::unordered_map<Key, Entry, KeyHash> entries_;
   std::vector<Key> touched_;
+  std::deque<std::pair<SteadyTime, Key>> lingering_;  // in order of time
+  std::chrono::milliseconds linger_{0};
+  const Clock* clock_ = &SystemClock::get();
 };
 
 }  // namespace fairlead::nftables

@@ -381,8 +381,8 @@ Table TableSync::desired() const {
     for (const auto& r : render(*state.plan, state.slots, family_).elements)
       put(r.set, r.element);
   }
-  cluster_ips_.for_each_used([&](const Element& e) { put(SetId::cluster_ips, e); });
-  hairpin_.for_each_used([&](const Element& e) { put(SetId::hairpin, e); });
+  cluster_ips_.for_each_kept([&](const Element& e) { put(SetId::cluster_ips, e); });
+  hairpin_.for_each_kept([&](const Element& e) { put(SetId::hairpin, e); });
   return t;
 }
 

@@ -29,6 +29,10 @@ class TableSync {
  public:
   TableSync(Family family, Kernel& kernel) : family_(family), kernel_(kernel), affinity_(family, kernel) {}
 
+  // ClusterIPs that were released go on refusing connections for this long, so that clients of a service that has gone fail
+  // at once; afterwards they are like any address that was never given out.
+  void refuse_released(std::chrono::milliseconds time, const Clock& clock) { cluster_ips_.linger(time, clock); }
+
   // Brings the kernel to the plan given so far plus this delta. After an error the plan is kept and the next call lists.
   Result<> apply(const proxy::PlanDelta& delta, proxy::ApplyReport& report);
   // The kernel may have been changed by somebody else: the next apply() lists.
