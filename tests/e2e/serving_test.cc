@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <set>
 #include <sstream>
 
@@ -165,6 +166,9 @@ TEST_F(Serving, SetImageRollsWithoutAFailedRequest) {
 }
 
 TEST_F(Serving, ControlPlaneIsKilledAndComesBackWithEverything) {
+  // Pods of the test before may still be ending.
+  const auto pods = [] { return get({"get", "pods", "-l", "app=web", "-o", "name"}); };
+  ASSERT_TRUE(eventually(60s, [&] { const auto p = pods(); return std::count(p.begin(), p.end(), '\n') == 2; })) << pods();
   const auto before = get({"get", "deployments,replicasets,services,pods", "-o", "name"});
   const auto pid = component_pid("control-plane", "control-plane");
   ASSERT_GT(pid, 0);
