@@ -118,17 +118,15 @@ void StatusBuilder::add_state(corev1::ContainerStatus* out, const corev1::Contai
     if (exited(before)) set_terminated(out->mutable_laststate()->mutable_terminated(), *before);
     return;
   }
-  if (!exited(r)) {
-    set_waiting(out, c, nullptr, init);
-    if (goal_ == Goal::terminate && in_.stopped) {
-      // It never ran and never will.
-      auto* t = out->mutable_state()->mutable_terminated();
-      t->set_exitcode(137);
-      t->set_reason("ContainerStatusUnknown");
-      t->set_message("the pod was stopped before this container ran");
-    }
+  if (!exited(r) && goal_ == Goal::terminate && in_.stopped) {
+    // It never ran and never will.
+    auto* t = out->mutable_state()->mutable_terminated();
+    t->set_exitcode(137);
+    t->set_reason("ContainerStatusUnknown");
+    t->set_message("the pod was stopped before this container ran");
     return;
   }
+  if (!exited(r)) return set_waiting(out, c, nullptr, init);
   const bool done = init && !sidecar && r->exit_code == 0;
   const bool for_good = done || goal_ != Goal::run || ended_for_good(r, sidecar ? RestartPolicy::always : policy_);
   if (for_good) {

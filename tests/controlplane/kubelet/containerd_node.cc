@@ -98,6 +98,8 @@ int child(const std::function<int()>& tests) {
 const std::string& node_dir() { return g_dir; }
 const std::string& node_cgroup() { return g_cgroup; }
 
+std::string demo() { return build_dir() + "/bin/fairlead-demo"; }
+
 int run_in_node(int argc, char** argv, const std::function<int()>& tests) {
   for (int i = 1; i < argc; ++i)
     if (std::string(argv[i]) == "--gtest_list_tests") return tests();

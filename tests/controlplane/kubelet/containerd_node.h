@@ -21,6 +21,9 @@ const std::string& node_dir();
 // "/fairlead-test-<pid of the parent>", in every cgroup tree.
 const std::string& node_cgroup();
 
+// The program fairlead-demo of this build.
+std::string demo();
+
 class Containerd {
  public:
   // Starts it and imports the images that the build made. cni: a small plugin of the test's own gives pods addresses.

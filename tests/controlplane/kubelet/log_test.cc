@@ -168,7 +168,9 @@ TEST(LogStream, FollowsGrowthAndRotationToTheEnd) {
   s.ended = [&] {
     ++step;
     if (step == 3) write(s.path, "1970-01-01T00:00:02Z stdout F b\n", true);
-    if (step == 5) EXPECT_TRUE(rotate_log(s.path, 1, 5, WallTime{}).value_or(false));
+    if (step == 5) {
+      EXPECT_TRUE(rotate_log(s.path, 1, 5, WallTime{}).value_or(false));
+    }
     if (step == 6) write(s.path, "1970-01-01T00:00:03Z stdout F c\n");
     return step > 10;
   };

@@ -154,7 +154,7 @@ TEST(WriteVolume, ReplacesAllAtOnce) {
   EXPECT_FALSE(*write_volume(v, {{"a", "1", 0400}}, 4711));
 }
 
-TEST(MountsBelow, FindsThemDeepestFirst) {
+TEST(MountsBelow, FindsThemLongestFirst) {
   const char* info =
       "22 1 0:20 / / rw - ext4 /dev/vda rw\n"
       "30 22 0:31 / /k/pods/u/volumes/a rw,nosuid shared:7 - tmpfs tmpfs rw\n"
@@ -162,7 +162,7 @@ TEST(MountsBelow, FindsThemDeepestFirst) {
       "32 22 0:33 / /k/pods/u2/x rw - tmpfs tmpfs rw\n"
       "33 22 0:34 / /k/pods/u/with\\040space rw - tmpfs tmpfs rw\n";
   EXPECT_EQ(mounts_below(info, "/k/pods/u"),
-            (std::vector<std::string>{"/k/pods/u/volumes/a/deep", "/k/pods/u/volumes/a", "/k/pods/u/with space"}));
+            (std::vector<std::string>{"/k/pods/u/volumes/a/deep", "/k/pods/u/with space", "/k/pods/u/volumes/a"}));
   EXPECT_TRUE(mounts_below("", "/k").empty());
 }
 
