@@ -14,6 +14,7 @@
 #include "kube/kubeconfig.h"
 #include "nftables/dataplane.h"
 #include "proxy/config.h"
+#include "proxy/host_setup.h"
 #include "proxy/proxier.h"
 
 namespace fairlead::proxy {
@@ -61,11 +62,13 @@ Task<Result<>> serve(fairlead::Daemon& daemon, Config config, std::string name, 
   options.ipv6 = path_exists("/proc/net/if_inet6");
   options.on_programmed = [&daemon, &config] { daemon.ready(config.mode + " rules are programmed"); };
   Proxier proxier(daemon.executor(), std::move(options), std::move(client), std::move(dataplane));
-  proxier.start();
-  co_await daemon.stop_requested();
-  log::info("leaving; the rules stay");
+  auto started = proxier.start();
+  if (started) {
+    co_await daemon.stop_requested();
+    log::info("leaving; the rules stay");
+  }
   co_await proxier.stop();
-  co_return Result<>{};
+  co_return started;
 }
 
 }  // namespace
@@ -96,6 +99,8 @@ int run_proxy(int argc, char** argv) {
     auto done = (*dataplane)->remove_all_owned();
     return done ? 0 : failed(done.error());
   }
+  for (const auto& problem : set_up_host(config)) log::warn("host setting {}", problem);
+  if (config.init_only) return 0;
   auto rest = find_api(config);
   if (!rest) return failed(rest.error());
   auto name = find_node_name(config);

@@ -261,7 +261,7 @@ Result<> read_config(std::string_view text, Config& config, std::vector<std::str
   return read_object(o, "", config, notes);
 }
 
-std::string write_config(const Config& config) {
+json::object config_as_json(const Config& config) {
   json::object root{{"apiVersion", "kubeproxy.config.k8s.io/v1alpha1"}, {"kind", "KubeProxyConfiguration"}};
   for (const auto& s : settings()) {
     if (!s.write) continue;
@@ -275,8 +275,10 @@ std::string write_config(const Config& config) {
     }
     (*at)[path] = s.write(config);
   }
-  return kube::to_yaml(root);
+  return root;
 }
+
+std::string write_config(const Config& config) { return kube::to_yaml(config_as_json(config)); }
 
 Result<> validate(const Config& c) {
   const auto bad = [](std::string_view field, const std::string& why) { return fail(ErrorCode::invalid_argument, "{}: {}", field, why); };

@@ -3,6 +3,7 @@
 // Source: kubeproxy.config.k8s.io/v1alpha1; cmd/kube-proxy options of Kubernetes 1.36.
 #pragma once
 
+#include <boost/json/object.hpp>
 #include <chrono>
 #include <map>
 #include <optional>
@@ -91,6 +92,7 @@ Result<> finish_config(Config& config, std::vector<std::string>& notes);
 
 // KubeProxyConfiguration from YAML or JSON over the defaults. Unknown fields go to `notes`; wrong types are errors.
 Result<> read_config(std::string_view text, Config& config, std::vector<std::string>& notes);
+boost::json::object config_as_json(const Config& config);
 std::string write_config(const Config& config);  // YAML
 Result<> validate(const Config& config);         // the message names the field
 

@@ -2,16 +2,24 @@
 
 #include <algorithm>
 
+#include <boost/json/array.hpp>
+#include <boost/json/serialize.hpp>
+
 #include "base/event.h"
 #include "base/log.h"
+#include "kube/events.h"
 #include "kube/informer.h"
 #include "kube/object.h"
 #include "kube/proto/core/v1/node.pb.h"
 #include "kube/proto/core/v1/service.pb.h"
 #include "kube/proto/discovery/v1.pb.h"
 #include "kube/proto/networking/v1.pb.h"
+#include "proxy/conntrack_cleanup.h"
 #include "proxy/from_api.h"
+#include "proxy/health.h"
+#include "proxy/metrics.h"
 #include "proxy/runner.h"
+#include "proxy/servers.h"
 #include "proxy/settings.h"
 #include "proxy/state.h"
 
@@ -22,6 +30,13 @@ namespace {
 constexpr std::chrono::seconds kNodeWait{30};
 constexpr std::string_view kTriggerTimeAnnotation = "endpoints.kubernetes.io/last-change-trigger-time";
 
+// A node that is about to go asks load balancers to stop sending it new connections (KEP-3836).
+bool is_eligible(const corev1::Node& n) {
+  if (n.metadata().has_deletiontimestamp()) return false;
+  return std::none_of(n.spec().taints().begin(), n.spec().taints().end(),
+                      [](const auto& t) { return t.key() == "ToBeDeletedByClusterAutoscaler"; });
+}
+
 void tell(std::string_view kind, std::string_view key, const Problems& problems) {
   for (const auto& p : problems) log::warn("{} {}: {}", kind, key, p);
 }
@@ -29,11 +44,15 @@ void tell(std::string_view kind, std::string_view key, const Problems& problems)
 }  // namespace
 
 struct Proxier::Impl {
+
   Impl(net::any_io_executor e, ProxierOptions o, std::shared_ptr<kube::Client> api, std::unique_ptr<Dataplane> d)
       : strand(std::move(e)),
         options(std::move(o)),
         client(std::move(api)),
         dataplane(std::move(d)),
+        metrics(registry, options.config.mode, options.ipv4, options.ipv6),
+        health(SystemClock::get(), options.config.sync_period(), options.ipv4, options.ipv6),
+        events(client, {.component = "kube-proxy", .host = options.node_name}),
         node_known(strand),
         patience(strand) {
     facts.node.name = options.node_name;
@@ -48,6 +67,16 @@ struct Proxier::Impl {
     frequency.retry_interval = config.sync_period();
     runner = std::make_unique<SyncRunner>(strand, *dataplane, state, *planner, SystemClock::get(), frequency);
     runner->on_synced([this](const SyncResult& r) { synced(r); });
+    runner->on_queued([this] {
+      health.queued();
+      metrics.queued(SystemClock::get().wall());
+    });
+    if (options.clean_conntrack)
+      runner->after_apply([this](const std::vector<Planner::Change>& changes, const NodeFacts& node) { clean_flows(changes, node); });
+    service_servers = std::make_unique<ServiceHealthServers>(
+        strand, [this] { return health.healthy(); },
+        [this](const ServiceKey& key, const std::string& why) { health_port_failed(key, why); });
+    events.normal(about_node(), "Starting", "");
 
     kube::InformerOptions o;
     o.keep_objects = false;
@@ -83,9 +112,99 @@ struct Proxier::Impl {
     });
   }
 
+  // On the worker's thread.
+  void clean_flows(const std::vector<Planner::Change>& changes, const NodeFacts& node) {
+    stale_flows.changed(changes, node);
+    if (!stale_flows.pending()) return;
+    const auto begin = std::chrono::steady_clock::now();
+    if (!conntrack) {
+      auto opened = netlink::Conntrack::open();
+      if (!opened) return log::warn("stale UDP flows stay: {}", opened.error().message);
+      conntrack.emplace(std::move(*opened));
+    }
+    const auto done = clean(*conntrack, stale_flows);
+    // What could not be listed now is looked at with the next change.
+    if (!done) return log::warn("stale UDP flows stay for now: {}", done.error().message);
+    metrics.cleaned(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(), done->forgotten);
+    if (done->forgotten) log::info("forgot {} tracked flows to endpoints that have gone", done->forgotten);
+  }
+
+  corev1::ObjectReference about_node() const {
+    corev1::ObjectReference r;
+    r.set_kind("Node");
+    r.set_name(facts.node.name);
+    r.set_uid(facts.node.name);  // as kube-proxy and the kubelet do
+    return r;
+  }
+
+  void health_port_failed(const ServiceKey& key, const std::string& why) {
+    log::warn("Service {}: health check port: {}", key, why);
+    corev1::ObjectReference r;
+    r.set_kind("Service");
+    r.set_namespace_(std::string(namespace_of(key)));
+    r.set_name(std::string(name_of(key)));
+    events.warning(r, "FailedToStartServiceHealthcheck", why);
+  }
+
+  Result<> start_servers() {
+    const auto& c = config;
+    const auto start_one = [&](const std::string& text, std::string_view field, std::string_view reason,
+                               const std::function<Result<std::unique_ptr<http::Server>>(const SocketAddress&)>& serve) -> Result<> {
+      if (text.empty()) return {};
+      FL_TRY_CTX(const auto address, SocketAddress::parse(text), "{}", field);
+      auto server = serve(address);
+      if (server) {
+        servers.push_back(std::move(*server));
+        return {};
+      }
+      events.warning(about_node(), reason, server.error().message);
+      if (c.bind_address_hard_fail) return fail(std::move(server).error().with("{}", field));
+      log::error("{}: {}", field, server.error().message);
+      return {};
+    };
+    FL_CHECK(start_one(c.healthz_bind_address, "healthzBindAddress", "FailedToStartProxierHealthcheck", [this](const SocketAddress& a) {
+      return serve_health(
+          strand, a,
+          [this] {
+            auto answer = health.healthz();
+            metrics.healthz(answer.status);
+            return answer;
+          },
+          [this] {
+            auto answer = health.livez();
+            metrics.livez(answer.status);
+            return answer;
+          });
+    }));
+    return start_one(c.metrics_bind_address, "metricsBindAddress", "FailedToStartMetricServer",
+                     [this](const SocketAddress& a) { return serve_pages(strand, a, pages()); });
+  }
+
+  std::map<std::string, Page> pages() {
+    const std::string text = "text/plain; charset=utf-8", json = "application/json";
+    return {
+        {"/healthz", [text] { return std::pair{text, std::string("ok")}; }},
+        {"/metrics",
+         [this] {
+           metrics.pending(state);
+           return std::pair{std::string("text/plain; version=0.0.4; charset=utf-8"), registry.text()};
+         }},
+        {"/proxyMode", [this, text] { return std::pair{text, config.mode}; }},
+        {"/configz",
+         [this, json] {
+           return std::pair{json, boost::json::serialize(boost::json::object{{"kubeproxy.config.k8s.io", config_as_json(config)}})};
+         }},
+        {"/plan", [this, text] { return std::pair{text, to_text(planner->current())}; }},
+    };
+  }
+
   Task<> stop() {
     patience.cancel();
     if (!runner) co_return;
+    for (auto& s : servers) co_await s->stop();
+    servers.clear();
+    co_await service_servers->stop();
+    events.stop();
     co_await services->stop();
     co_await slices->stop();
     co_await nodes->stop();
@@ -124,6 +243,7 @@ struct Proxier::Impl {
   }
 
   void node_changed(const corev1::Node* node) {
+    health.node_eligible(node && is_eligible(*node));
     if (!node) {
       log::warn("Node {} is gone from the API", facts.node.name);
       return;
@@ -165,7 +285,13 @@ struct Proxier::Impl {
   }
 
   void synced(const SyncResult& r) {
+    metrics.taken(r.services, r.endpoints);
+    metrics.synced(r, SystemClock::get().wall());
     if (!r.report) return;
+    health.updated();
+    if (runner->busy()) health.queued();
+    service_servers->update(r.delta);
+    count_no_local(r.delta);
     for (const auto& [key, why] : r.report->skipped) log::warn("Service {} is not programmed: {}", key, why);
     const auto ms = std::chrono::duration<double, std::milli>(r.duration).count();
     if (!said_ready) log::info("{}: first sync of {} services took {:.1f} ms, {} kernel objects written", dataplane->name(), r.report->services, ms, r.report->operations);
@@ -173,11 +299,39 @@ struct Proxier::Impl {
     if (!std::exchange(said_ready, true) && options.on_programmed) options.on_programmed();
   }
 
+  // Services whose policy is Local and that have endpoints, but none here.
+  void count_no_local(const PlanDelta& delta) {
+    if (delta.full) no_local.clear();
+    for (const auto& [key, plan] : delta.services) {
+      std::pair<bool, bool> now{};
+      if (plan)
+        for (const auto& p : plan->ports) {
+          now.first |= p.internal == Target::drop;
+          now.second |= p.has_external() && p.external == Target::drop;
+        }
+      if (now.first || now.second) no_local[key] = now;
+      else no_local.erase(key);
+    }
+    std::size_t internal = 0, external = 0;
+    for (const auto& [key, n] : no_local) internal += n.first, external += n.second;
+    metrics.no_local_endpoints(internal, external);
+  }
+
   const net::any_io_executor strand;
   const ProxierOptions options;
   const Config& config = options.config;
   std::shared_ptr<kube::Client> client;
   std::unique_ptr<Dataplane> dataplane;
+  metrics::Registry registry;
+  Metrics metrics;
+  ProxyHealth health;
+  kube::EventRecorder events;
+  std::vector<std::unique_ptr<http::Server>> servers;
+  std::unique_ptr<ServiceHealthServers> service_servers;
+  std::map<ServiceKey, std::pair<bool, bool>> no_local;
+  // The worker's thread alone.
+  StaleFlows stale_flows;
+  std::optional<netlink::Conntrack> conntrack;
   HostFacts facts;
   ProxyState state;
   std::unique_ptr<Planner> planner;
@@ -197,7 +351,10 @@ Proxier::Proxier(net::any_io_executor strand, ProxierOptions options, std::share
     : impl_(std::make_unique<Impl>(std::move(strand), std::move(options), std::move(client), std::move(dataplane))) {}
 Proxier::~Proxier() = default;
 
-void Proxier::start() { impl_->start(); }
+Result<> Proxier::start() {
+  impl_->start();
+  return impl_->start_servers();
+}
 Task<> Proxier::stop() { return impl_->stop(); }
 const Plan& Proxier::plan() const { return impl_->planner->current(); }
 

@@ -21,6 +21,7 @@ struct ProxierOptions {
   Config config;  // finished and valid
   std::string node_name;
   bool ipv4 = true, ipv6 = true;       // what the kernel can do
+  bool clean_conntrack = true;         // forget flows to endpoints that have gone
   std::function<void()> on_programmed;  // once, after the first sync
 };
 
@@ -33,7 +34,8 @@ class Proxier {
   Proxier(const Proxier&) = delete;
   Proxier& operator=(const Proxier&) = delete;
 
-  void start();
+  // Fails only where the configuration asks for it (bindAddressHardFail). Call stop() in any case.
+  Result<> start();
   Task<> stop();
   const Plan& plan() const;  // as of now, on the strand
 

@@ -85,23 +85,31 @@ void SyncRunner::start() {
   const bool full = std::exchange(full_, false);
   const auto begin = clock_.steady();
   not_before_ = begin + options_.min_interval;
+  const std::size_t services = state_.pending_services(), endpoints = state_.pending_endpoints();
   auto changes = state_.take(full);
   auto delta = planner_.update(changes);
+  unconfirmed_changes_.insert(unconfirmed_changes_.end(), std::make_move_iterator(changes.begin()), std::make_move_iterator(changes.end()));
   for (auto& [key, plan] : delta.services) unconfirmed_[key] = std::move(plan);
   auto times = state_.take_trigger_times();
   unconfirmed_times_.insert(unconfirmed_times_.end(), times.begin(), times.end());
   PlanDelta job = full ? planner_.current().full_delta() : PlanDelta{planner_.current().global, false, false, {}};
   job.relist = std::exchange(relist_, false);
   if (!full) job.services.assign(unconfirmed_.begin(), unconfirmed_.end());
-  net::post(worker_->pool, [this, alive = std::weak_ptr(alive_), job = std::move(job), begin, full]() mutable {
+  auto work = [this, job = std::move(job), brought = std::exchange(unconfirmed_changes_, {}), node = planner_.node(), begin, full, services,
+               endpoints, alive = std::weak_ptr(alive_)]() mutable {
     auto report = dataplane_.apply(job);
     const auto took = clock_.steady() - begin;
-    net::post(strand_, [this, alive, took, full, report = std::move(report), job = std::move(job)]() mutable {
+    if (report && after_apply_) after_apply_(brought, node);
+    net::post(strand_, [=, this, report = std::move(report), job = std::move(job), brought = std::move(brought)]() mutable {
       if (alive.expired()) return;
-      if (!report && full) full_ = true;  // the job was everything, and so must the next one be
-      finish({std::move(report), std::move(job), {}, took});
+      if (!report) {
+        full_ |= full;  // the job was everything, and so must the next one be
+        unconfirmed_changes_.insert(unconfirmed_changes_.begin(), std::make_move_iterator(brought.begin()), std::make_move_iterator(brought.end()));
+      }
+      finish({std::move(report), services, endpoints, std::move(job), {}, took});
     });
-  });
+  };
+  net::post(worker_->pool, std::move(work));
 }
 
 void SyncRunner::finish(SyncResult result) {

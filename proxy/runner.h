@@ -26,9 +26,10 @@ struct RunnerOptions {
   std::chrono::nanoseconds full_interval{std::chrono::hours(1)};
 };
 
-// What happened in one sync, for metrics, health and conntrack.
+// What happened in one sync, for metrics and health.
 struct SyncResult {
   Result<ApplyReport> report;
+  std::size_t services = 0, endpoints = 0;  // changes that were taken in
   PlanDelta delta;                        // what was applied
   std::vector<WallTime> trigger_times;    // of the endpoint changes in it
   std::chrono::nanoseconds duration{0};   // plan and apply
@@ -48,6 +49,9 @@ class SyncRunner {
   void notify();
   // Everything must be planned again (node or settings changed) or compared with the kernel.
   void request_full();
+  // Runs on the worker's thread after a successful commit, with all that it brought in; for further slow work.
+  using AfterApply = std::function<void(const std::vector<Planner::Change>& changes, const NodeFacts& node)>;
+  void after_apply(AfterApply f) { after_apply_ = std::move(f); }
   void on_synced(std::function<void(const SyncResult&)> handler) { handler_ = std::move(handler); }
   void on_queued(std::function<void()> handler) { queued_ = std::move(handler); }
   // True from a change until the kernel has it.
@@ -76,6 +80,8 @@ class SyncRunner {
   // Planned but not confirmed; newer plans replace older ones by key.
   std::map<ServiceKey, ServicePlanPtr> unconfirmed_;
   std::vector<WallTime> unconfirmed_times_;
+  std::vector<Planner::Change> unconfirmed_changes_;
+  AfterApply after_apply_;
 };
 
 }  // namespace fairlead::proxy

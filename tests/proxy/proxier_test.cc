@@ -78,8 +78,11 @@ class ProxierTest : public ::testing::Test {
     o.config.cluster_cidr = "10.244.0.0/16";
     o.node_name = "n1";
     o.ipv6 = false;
+    o.clean_conntrack = false;
+    o.config.healthz_bind_address = "";
+    o.config.metrics_bind_address = "";
     proxier = std::make_unique<Proxier>(io.get_executor(), o, client, nftables::make_dataplane(kernel));
-    proxier->start();
+    ASSERT_TRUE(proxier->start());
   }
   void stop() {
     run([&]() -> Task<> { co_await proxier->stop(); });
