@@ -65,6 +65,8 @@ function(fairlead_executable name)
   add_executable(${name} ${A_SOURCES})
   target_link_libraries(${name} PRIVATE ${deps})
   fairlead_own_flags(${name})
+  # What users get is small; tests keep their symbols.
+  target_link_options(${name} PRIVATE $<$<CONFIG:Release>:-s>)
 endfunction()
 
 function(fairlead_test name)
