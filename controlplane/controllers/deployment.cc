@@ -159,7 +159,8 @@ std::string template_hash(const corev1::PodTemplateSpec& t, std::int32_t collisi
 }
 
 bool same_template(const corev1::PodTemplateSpec& a, const corev1::PodTemplateSpec& b) {
-  return semantically_equal(without_hash(a), without_hash(b));
+  // Both come from the API through the codec, which has one form for equal objects, so bytes decide.
+  return deterministic_bytes(without_hash(a)) == deterministic_bytes(without_hash(b));
 }
 
 std::int64_t revision_of(const metav1::ObjectMeta& meta) {
@@ -179,7 +180,8 @@ Result<DeploymentDecision> decide_deployment(const DeploymentInput& in) {
   std::list<WorkSet> sets;
   Plan plan{d, limits, in.now, {}, nullptr};
   for (const RsPtr& rs : mine) {
-    WorkSet& s = sets.emplace_back(WorkSet{rs, *rs});
+    const auto pods = in.pods.find(rs->metadata().uid());
+    WorkSet& s = sets.emplace_back(WorkSet{rs, *rs, pods == in.pods.end() ? rs->status().replicas() : pods->second});
     if (!plan.fresh && same_template(rs->spec().template_(), d.spec().template_())) plan.fresh = &s;
     else plan.old.push_back(&s);
   }
@@ -206,7 +208,7 @@ Result<DeploymentDecision> decide_deployment(const DeploymentInput& in) {
                                                  return s->replicas() == 0;
                                                }));
     if (!plan.fresh && may_create) {
-      WorkSet& s = sets.emplace_back(WorkSet{nullptr, make_set(d)});
+      WorkSet& s = sets.emplace_back(WorkSet{nullptr, make_set(d), 0});
       annotate_new_set(d, s, revision);
       plan.fresh = &s;
       set_replicas(plan, s, size_for_new_set(plan, 0));

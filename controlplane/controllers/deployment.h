@@ -8,6 +8,7 @@
 // Source: apps/v1 Deployment; annotations deployment.kubernetes.io/{revision,revision-history,desired-replicas,max-replicas}.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -24,6 +25,9 @@ namespace fairlead::controllers {
 struct DeploymentInput {
   std::shared_ptr<const appsv1::Deployment> deployment;
   std::vector<RsPtr> sets;  // of its namespace that it controls, or that its selector matches and nobody controls
+  // Active pods that each ReplicaSet (by uid) has now. A ReplicaSet told to shrink that has not yet done so still fills its
+  // places; one that is not in here is taken by its status.
+  std::map<std::string, int> pods;
   // Recreate only: pods of old ReplicaSets that still exist, terminating ones included.
   bool old_pods_running = false;
   WallTime now{};

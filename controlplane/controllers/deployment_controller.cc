@@ -47,9 +47,14 @@ void DeploymentController::on_pod(const kube::Change<corev1::Pod>& c) {
 }
 
 DeploymentInput DeploymentController::gather(const DeploymentPtr& d) const {
-  DeploymentInput in{d, {}, false, ctx_.clock.wall()};
+  DeploymentInput in{d, {}, {}, false, ctx_.clock.wall()};
   for (const auto& [key, rs] : sets_.indexed(sets_.by_controller, d->metadata().uid())) in.sets.push_back(rs);
   for (const auto& [key, rs] : sets_.indexed(sets_.orphans_by_namespace, d->metadata().namespace_())) in.sets.push_back(rs);
+  for (const RsPtr& rs : in.sets) {
+    const auto& pods = pods_.indexed(pods_.by_controller, rs->metadata().uid());
+    in.pods[rs->metadata().uid()] =
+        static_cast<int>(std::count_if(pods.begin(), pods.end(), [](const auto& p) { return is_pod_active(*p.second); }));
+  }
   if (d->spec().strategy().type() != "Recreate") return in;
   for (const RsPtr& rs : in.sets) {
     if (same_template(rs->spec().template_(), d->spec().template_())) continue;

@@ -9,6 +9,7 @@ namespace fairlead::controllers {
 struct WorkSet {
   RsPtr stored;               // null: to be created
   appsv1::ReplicaSet wanted;
+  int pods = 0;               // that it has now
   int replicas() const { return wanted.spec().replicas(); }
   // Never more than its wanted size: what it is about to delete does not count.
   int available() const { return std::min(wanted.status().availablereplicas(), replicas()); }
@@ -29,6 +30,7 @@ struct Plan {
   int unavailable() const { return rolling() && want() > 0 ? std::min(limits.max_unavailable, want()) : 0; }
   std::vector<WorkSet*> all() const;
   int total() const;           // sum of wanted sizes
+  int places() const;          // taken: what is wanted, and what is still there beyond that
 };
 
 void set_replicas(const Plan& plan, WorkSet& set, int replicas);  // with the desired and max annotations

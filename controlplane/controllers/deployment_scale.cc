@@ -73,6 +73,12 @@ int Plan::total() const {
   return sum;
 }
 
+int Plan::places() const {
+  int sum = 0;
+  for (const WorkSet* s : all()) sum += std::max(s->replicas(), s->pods);
+  return sum;
+}
+
 void set_replicas(const Plan& plan, WorkSet& set, int replicas) {
   set.wanted.mutable_spec()->set_replicas(std::max(0, replicas));
   annotate(plan, set);
@@ -81,7 +87,7 @@ void set_replicas(const Plan& plan, WorkSet& set, int replicas) {
 int size_for_new_set(const Plan& plan, int current) {
   if (!plan.rolling()) return plan.want();
   if (current > plan.want()) return plan.want();
-  const int room = plan.want() + plan.surge() - plan.total();
+  const int room = plan.want() + plan.surge() - plan.places();
   if (room <= 0) return current;
   return current + std::min(room, plan.want() - current);
 }
