@@ -7,6 +7,7 @@
 // Threads: the executor given (one thread).
 #pragma once
 
+#include <cstdlib>
 #include <deque>
 #include <functional>
 #include <map>
@@ -68,7 +69,7 @@ class FakeClient final : public kube::Client, public std::enable_shared_from_thi
   template <typename T>
   T put(T object) {
     T out;
-    create_now(kube::kind_of<T>(), object, out).value();
+    if (auto r = create_now(kube::kind_of<T>(), object, out); !r) std::abort();
     return out;
   }
   // Changes the stored object at once; f returns nothing.

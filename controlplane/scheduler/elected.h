@@ -1,0 +1,45 @@
+// What the commands of the scheduler and the controller manager share: flags for the API and for leader election, and running
+// a component as long as this process is the leader.
+//
+// Losing the Lease ends the process with an error, as upstream does: the supervisor starts it again, with nothing in memory
+// that might be out of date.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "base/daemon.h"
+#include "kube/client.h"
+
+namespace CLI {
+class App;
+}
+
+namespace fairlead::scheduler {
+
+struct CommonFlags {
+  std::string kubeconfig;      // empty: the service account of the pod we run in
+  bool leader_elect = true;
+  std::string lease_namespace = "kube-system";
+  std::string lease_name;
+  std::string lease_duration = "15s";
+  std::string renew_deadline = "10s";
+  std::string retry_period = "2s";
+  std::string log_level = "info";
+  bool log_json = false;
+};
+void declare_common(CLI::App& app, CommonFlags& flags, const std::string& lease_name);
+
+// Durations as Go writes them: "300ms", "1m30s", "0".
+Result<std::chrono::milliseconds> parse_duration(std::string_view text);
+
+// The running component; stop() is awaited before it is destroyed.
+struct Component {
+  std::function<Task<>()> stop;
+};
+using StartComponent = std::function<Result<Component>(std::shared_ptr<kube::Client>)>;
+// Connects, waits for leadership if asked to, starts, runs until a signal. The return value is the exit code.
+int run_elected(const std::string& name, CommonFlags flags, StartComponent start);
+
+}  // namespace fairlead::scheduler
