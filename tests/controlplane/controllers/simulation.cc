@@ -1,6 +1,5 @@
 #include "tests/controlplane/controllers/simulation.h"
 
-#include "kube/codec.h"
 #include "kube/proto/apps/v1.pb.h"
 #include "kube/proto/coordination/v1.pb.h"
 #include "kube/proto/core/v1/config.pb.h"
@@ -8,8 +7,39 @@
 #include "kube/proto/core/v1/pod.pb.h"
 #include "kube/proto/core/v1/service.pb.h"
 #include "kube/proto/discovery/v1.pb.h"
+#include "tests/controlplane/controllers/make.h"
 
 namespace fairlead::controllers {
+namespace {
+
+template <typename T>
+T without_uid(T object) {
+  object.mutable_metadata()->clear_uid();
+  return object;
+}
+
+void set_image(Simulation& s, const std::string& image) {
+  s.edit<appsv1::Deployment>("default", "web", [&](appsv1::Deployment& d) {
+    d.mutable_spec()->mutable_template_()->mutable_spec()->mutable_containers(0)->set_image(image);
+  });
+}
+void scale(Simulation& s, int n) {
+  s.edit<appsv1::Deployment>("default", "web", [&](appsv1::Deployment& d) { d.mutable_spec()->set_replicas(n); });
+}
+int pods_of_image(Simulation& s, const std::string& image) {
+  return s.pods([&](const corev1::Pod& p) { return is_pod_active(p) && is_pod_ready(p) && p.spec().containers(0).image() == image; });
+}
+template <typename T>
+int named(Simulation& s) {
+  const auto objects = s.all<T>("default");
+  return static_cast<int>(std::count_if(objects.begin(), objects.end(), [](const T& o) { return o.metadata().name().starts_with("web"); }));
+}
+// Everything that the Deployment and its Service made, but for Events.
+int traces(Simulation& s) {
+  return named<corev1::Pod>(s) + named<appsv1::ReplicaSet>(s) + named<appsv1::Deployment>(s) + named<discoveryv1::EndpointSlice>(s) +
+         named<corev1::Endpoints>(s) + named<corev1::Service>(s);
+}
+}  // namespace
 
 struct FakeAgent::State : std::enable_shared_from_this<FakeAgent::State> {
   std::shared_ptr<kube::Client> client;
@@ -140,9 +170,9 @@ void Simulation::start(int nodes) {
   for (const char* ns : {"default", "kube-system", "kube-node-lease"}) {
     corev1::Namespace n;
     n.mutable_metadata()->set_name(ns);
-    client->put(n);
+    if (fake) fake->put(n);  // a real apiserver has them
   }
-  client->namespaces_required = true;
+  if (fake) fake->namespaces_required = true;
   for (int i = 0; i < nodes; ++i) {
     agents.push_back(std::make_unique<FakeAgent>(client, "n" + std::to_string(i), i));
     agents.back()->start();
@@ -172,6 +202,15 @@ void Simulation::stop() {
   run_for(std::chrono::milliseconds(20));
 }
 
+Result<> Simulation::remove(const kube::Kind& kind, const std::string& ns, const std::string& name, const std::string& policy) {
+  kube::DeleteOptions options_;
+  options_.propagation_policy = policy;
+  std::optional<Result<>> done;
+  net::co_spawn(io, client->delete_object(kind, ns, name, options_), [&](std::exception_ptr, Result<> r) { done = std::move(r); });
+  EXPECT_TRUE(until([&] { return done.has_value(); }));
+  return *done;
+}
+
 bool Simulation::until(const std::function<bool()>& condition, std::chrono::milliseconds limit) {
   const auto end = std::chrono::steady_clock::now() + limit;
   while (!condition()) {
@@ -187,19 +226,19 @@ void Simulation::run_for(std::chrono::milliseconds time) {
   io.run_for(time);
 }
 
-int Simulation::pods(const std::function<bool(const corev1::Pod&)>& f) const {
+int Simulation::pods(const std::function<bool(const corev1::Pod&)>& f) {
   int n = 0;
-  for (const auto& p : client->all<corev1::Pod>()) n += f(p);
+  for (const auto& p : all<corev1::Pod>()) n += f(p);
   return n;
 }
 
-int Simulation::ready_pods() const {
+int Simulation::ready_pods() {
   return pods([](const corev1::Pod& p) { return is_pod_ready(p) && is_pod_active(p); });
 }
 
-std::multiset<std::string> Simulation::ready_endpoints(const std::string& service) const {
+std::multiset<std::string> Simulation::ready_endpoints(const std::string& service) {
   std::multiset<std::string> out;
-  for (const auto& s : client->all<discoveryv1::EndpointSlice>()) {
+  for (const auto& s : all<discoveryv1::EndpointSlice>()) {
     const auto label = s.metadata().labels().find("kubernetes.io/service-name");
     if (label == s.metadata().labels().end() || label->second != service) continue;
     for (const auto& e : s.endpoints()) {
@@ -207,6 +246,48 @@ std::multiset<std::string> Simulation::ready_endpoints(const std::string& servic
     }
   }
   return out;
+}
+
+void life_of_a_deployment(Simulation& s, bool calm) {
+  s.start(3);
+  s.put(without_uid(test_service()));
+  s.put(without_uid(test_deployment(10)));
+  ASSERT_TRUE(s.until([&] { return s.ready_pods() == 10; }));
+  ASSERT_TRUE(s.until([&] { return s.ready_endpoints("web").size() == 10; }));
+  std::map<std::string, int> on_node;
+  for (const auto& p : s.all<corev1::Pod>()) ++on_node[p.spec().nodename()];
+  for (const auto& [node, n] : on_node) EXPECT_GE(n, 3) << "spread over the nodes: " << node;
+  ASSERT_TRUE(s.until([&] { return s.find<appsv1::Deployment>("default", "web")->status().availablereplicas() == 10; }));
+  if (calm && s.fake) {
+    EXPECT_EQ(s.fake->calls["create Pod"], 10) << "no pod is created twice";
+  }
+
+  scale(s, 4);
+  ASSERT_TRUE(s.until([&] { return s.pods() == 4 && s.ready_endpoints("web").size() == 4; }));
+  scale(s, 8);
+  ASSERT_TRUE(s.until([&] { return s.ready_pods() == 8 && s.ready_endpoints("web").size() == 8; }));
+
+  int fewest = 100, most = 0;
+  set_image(s, "web:2");
+  ASSERT_TRUE(s.until([&] {
+    fewest = std::min(fewest, s.ready_pods());
+    most = std::max(most, s.pods(is_pod_active));
+    return pods_of_image(s, "web:2") == 8 && s.pods() == 8;
+  }));
+  EXPECT_GE(fewest, 6) << "maxUnavailable 25 % of 8";
+  EXPECT_LE(most, 10) << "maxSurge 25 % of 8";
+  ASSERT_TRUE(s.until([&] { return s.ready_endpoints("web").size() == 8; }));
+  ASSERT_TRUE(s.until([&] {
+    const auto d = s.find<appsv1::Deployment>("default", "web");
+    const auto* c = find_condition(d->status().conditions(), "Progressing");
+    return c && c->reason() == "NewReplicaSetAvailable" && d->status().updatedreplicas() == 8;
+  }));
+  EXPECT_EQ(s.find<appsv1::Deployment>("default", "web")->metadata().annotations().at("deployment.kubernetes.io/revision"), "2");
+
+  ASSERT_TRUE(s.remove(kube::kind_of<appsv1::Deployment>(), "default", "web", "Background"));
+  ASSERT_TRUE(s.remove(kube::kind_of<corev1::Service>(), "default", "web", "Background"));
+  EXPECT_TRUE(s.until([&] { return traces(s) == 0; })) << traces(s) << " objects are left";
+  s.stop();
 }
 
 }  // namespace fairlead::controllers
