@@ -53,6 +53,7 @@ class Worker final : public std::enable_shared_from_this<Worker> {
         kind_(kind),
         options_(std::move(options)),
         watch_list_(options_.use_watch_list),
+        backoff_(options_.first_backoff, options_.most_backoff),
         synced_(client_->executor()),
         ended_(client_->executor()) {}
 
@@ -111,7 +112,8 @@ class Worker final : public std::enable_shared_from_this<Worker> {
   // While the whole state is coming in: the keys that were in it.
   std::optional<std::unordered_set<ObjectKey>> seen_;
 
-  Backoff backoff_{milliseconds(200), milliseconds(30'000)};
+  Backoff backoff_;
+  bool following_ = false;  // a watch is open, or was until the error at hand
   std::string error_;
   bool has_synced_ = false;
   bool started_ = false;
@@ -125,6 +127,7 @@ class Worker final : public std::enable_shared_from_this<Worker> {
 Task<> Worker::run() {
   while (!stopping_) {
     Result<> r;
+    following_ = false;
     if (resource_version_.empty() && !watch_list_) r = co_await list();
     if (r) r = co_await follow();
     if (stopping_) co_return;
@@ -143,9 +146,10 @@ Task<> Worker::run() {
 }
 
 void Worker::report(const Error& e, milliseconds wait) {
-  // The same failure again and again is worth one line.
-  if (e.message != error_ && e.code != ErrorCode::expired)
-    log::warn("informer of {}: {}; retrying in {} ms", kind_.resource, e.message, wait.count());
+  // That a watch breaks is part of life, and the same failure again and again is worth one line.
+  const bool quiet = following_ || e.code == ErrorCode::expired || e.message == error_;
+  log::at(quiet ? log::Level::debug : log::Level::warn, "informer of {}: {}; retrying in {} ms", kind_.resource, e.message,
+          wait.count());
   error_ = e.message;
 }
 
@@ -187,6 +191,7 @@ Task<Result<>> Worker::follow() {
     co_return fail(std::move(opened).error());
   }
   const auto stream = std::move(*opened);
+  following_ = true;
   if (!initial) error_.clear();
   bool told = false;
   for (;;) {

@@ -36,6 +36,8 @@ struct InformerOptions {
   // `after`, once; `before`, get() and all() give such stubs. For consumers that keep values of their own.
   bool keep_objects = true;
   bool use_watch_list = true;  // stream the first state where the server can; otherwise list in pages
+  std::chrono::milliseconds first_backoff{200};
+  std::chrono::milliseconds most_backoff{30'000};
 };
 
 // "ns/name", or "name" for cluster-scoped objects.
