@@ -63,7 +63,7 @@ Result<std::optional<std::string_view>> WatchFrames::next_json() {
     if (c == '{' || c == '[') ++depth_;
     if ((c == '}' || c == ']') && --depth_ == 0) {
       const auto frame = std::string_view(buffer_).substr(begin_, scanned_ + 1 - begin_);
-      if (frame.size() > max_frame_) break;
+      if (frame.size() > max_frame_) return fail(ErrorCode::internal, "a watch event of more than {} bytes", max_frame_);
       begin_ = ++scanned_;
       return frame;
     }

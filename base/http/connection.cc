@@ -97,8 +97,9 @@ Task<bool> Connection::serve_one() {
   set_phase(Phase::idle);
   set_deadline(shared_->options.idle_timeout);
   if (shared_->stopping) co_return false;
-  while (in_.starts_with("\r\n")) in_.erase(0, 2);  // an empty line after the last body is forgiven (RFC 9112, 2.2)
-  if (in_.empty()) {
+  for (;;) {
+    while (in_.starts_with("\r\n")) in_.erase(0, 2);  // an empty line before a request is forgiven (RFC 9112, 2.2)
+    if (!in_.empty()) break;
     if (in_.capacity() > kKeepCapacity) in_ = {};
     auto n = co_await transport_.read(in_, kReadPiece, true);
     if (!n || *n == 0) co_return false;

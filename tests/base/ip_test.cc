@@ -10,13 +10,24 @@ TEST(IpAddress, ParsesAndPrintsCanonically) {
     const char* in;
     const char* out;  // null: refused
   };
-  for (const Row& r : {Row{"10.0.0.1", "10.0.0.1"}, {"255.255.255.255", "255.255.255.255"}, {"::1", "::1"},
-                       {"FD00:0:0::00a", "fd00::a"}, {"2001:db8::1:0:0:1", "2001:db8::1:0:0:1"}, {"", nullptr},
-                       {"10.0.0", nullptr}, {"10.0.0.01", nullptr}, {"10.0.0.256", nullptr}, {" 10.0.0.1", nullptr},
-                       {"::ffff:10.0.0.1", nullptr}, {"1::2::3", nullptr}, {"10.0.0.1/8", nullptr}}) {
+  for (const Row& r : {Row{"10.0.0.1", "10.0.0.1"},
+                       {"255.255.255.255", "255.255.255.255"},
+                       {"::1", "::1"},
+                       {"FD00:0:0::00a", "fd00::a"},
+                       {"2001:db8::1:0:0:1", "2001:db8::1:0:0:1"},
+                       {"", nullptr},
+                       {"10.0.0", nullptr},
+                       {"10.0.0.01", nullptr},
+                       {"10.0.0.256", nullptr},
+                       {" 10.0.0.1", nullptr},
+                       {"::ffff:10.0.0.1", nullptr},
+                       {"1::2::3", nullptr},
+                       {"10.0.0.1/8", nullptr}}) {
     const auto ip = IpAddress::parse(r.in);
     EXPECT_EQ(ip.has_value(), r.out != nullptr) << r.in;
-    if (ip && r.out) { EXPECT_EQ(ip->to_string(), r.out); }
+    if (ip && r.out) {
+      EXPECT_EQ(ip->to_string(), r.out);
+    }
   }
   EXPECT_FALSE(IpAddress::parse(std::string_view("10.0.0.1\0x", 10)));
 }

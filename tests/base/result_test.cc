@@ -37,9 +37,17 @@ TEST(Result, ErrnoKeepsItsNumber) {
 
 TEST(ScopeGuard, RunsUnlessDismissed) {
   int ran = 0;
-  { auto g = on_exit([&] { ++ran; }); }
-  { auto g = on_exit([&] { ++ran; }); g.dismiss(); }
-  { auto g = on_exit([&] { ++ran; }); auto h = std::move(g); }
+  {
+    auto g = on_exit([&] { ++ran; });
+  }
+  {
+    auto g = on_exit([&] { ++ran; });
+    g.dismiss();
+  }
+  {
+    auto g = on_exit([&] { ++ran; });
+    auto h = std::move(g);
+  }
   EXPECT_EQ(ran, 2);
 }
 
