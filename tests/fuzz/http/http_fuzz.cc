@@ -6,8 +6,9 @@ namespace {
 
 using namespace fairlead;
 
+// Only complete messages are compared: how early a broken one is refused depends on the pieces.
 struct Outcome {
-  bool ok = true, done = false;
+  bool done = false;
   std::string message;
   std::size_t left = 0;
   bool operator==(const Outcome&) const = default;
@@ -18,7 +19,7 @@ void describe(const http::Headers& headers, std::string& out) {
 }
 
 template <typename Parser>
-bool feed(Parser& p, std::string_view bytes, std::size_t piece, Outcome& out) {
+bool feed(Parser& p, std::string_view bytes, std::size_t piece, std::size_t& left) {
   std::string in;
   for (std::size_t at = 0; at < bytes.size(); at += piece) {
     if (p.done()) {
@@ -26,32 +27,32 @@ bool feed(Parser& p, std::string_view bytes, std::size_t piece, Outcome& out) {
       break;
     }
     in += bytes.substr(at, piece);
-    if (!p.feed(in)) return out.ok = false;
+    if (!p.feed(in)) return false;
   }
-  out.done = p.done();
-  out.left = out.done ? in.size() : 0;
+  left = in.size();
   return true;
 }
 
 Outcome parse_request(std::string_view bytes, std::size_t piece) {
   Outcome out;
   http::RequestParser p({});
-  if (!feed(p, bytes, piece, out) || !p.head_done()) return out;
+  if (!feed(p, bytes, piece, out.left) || !p.done()) return {};
   const auto& m = p.message();
-  out.message = m.method + " " + m.target + "\n";
+  out.done = true;
+  out.message = m.method + " " + m.target + (p.keep_alive() ? " keep\n" : " close\n");
   describe(m.headers, out.message);
-  if (out.done) out.message += m.body + (p.keep_alive() ? "\nkeep" : "\nclose");
+  out.message += m.body;
   return out;
 }
 
 Outcome parse_response(std::string_view bytes, std::size_t piece) {
   Outcome out;
   http::ResponseParser p(64u << 10, false);
-  if (!feed(p, bytes, piece, out) || !p.head_done()) return out;
+  if (!feed(p, bytes, piece, out.left) || !p.feed_eof()) return {};
+  out.done = true;
   out.message = std::to_string(p.status()) + "\n";
   describe(p.headers(), out.message);
   out.message += p.body();
-  if (!out.done) out.ok = p.feed_eof().has_value();
   return out;
 }
 
