@@ -1,7 +1,5 @@
 #include "controlplane/apiserver/encode.h"
 
-#include <boost/json/serialize.hpp>
-
 #include "controlplane/apiserver/tables/table.h"
 #include "kube/codec.h"
 #include "kube/proto/apimachinery/runtime.pb.h"
@@ -30,9 +28,17 @@ std::string envelope(const Typed& type, std::string raw) {
   return std::string("k8s\0", 4) + u.SerializeAsString();
 }
 
-std::string text(const json::value& v, const Format& f) {
-  if (f.encoding == Encoding::yaml) return kube::to_yaml(v);
-  return json::serialize(v);
+// JSON is written as text, member by member: a list of ten thousand objects never stands as a tree in memory.
+void append_typed(std::string& out, const Message& object, const Typed& type) {
+  kube::append_json(out, object, type.api_version, type.kind);
+}
+
+// {"kind":K,"apiVersion":V   and the rest is up to the caller.
+void open_typed(std::string& out, const Typed& type) {
+  out += "{\"kind\":";
+  kube::append_json_string(out, type.kind);
+  out += ",\"apiVersion\":";
+  kube::append_json_string(out, type.api_version);
 }
 
 metav1::PartialObjectMetadata partial_of(const Message& object) {
@@ -41,49 +47,79 @@ metav1::PartialObjectMetadata partial_of(const Message& object) {
   return p;
 }
 
-json::object typed_json(const Message& object, const Typed& type) { return kube::to_json_object(object, type.api_version, type.kind); }
-
-json::object table_head(const Format& f, json::object metadata) {
-  json::object t;
-  t["kind"] = "Table";
-  t["apiVersion"] = std::string(kMetaGroup) + f.meta_version;
-  t["metadata"] = std::move(metadata);
-  return t;
+void append_partial(std::string& out, const metav1::ObjectMeta& meta, const Format& f) {
+  open_typed(out, partial_type(f));
+  out += ",\"metadata\":";
+  kube::append_json(out, meta);
+  out += '}';
 }
 
-json::object table_row(const Resource& r, const Message& object, const EncodeOptions& o) {
-  auto row = r.printer->row(object, o.now);
-  json::object out;
-  out["cells"] = std::move(row.cells);
-  if (!row.conditions.empty()) out["conditions"] = std::move(row.conditions);
+std::string finish(std::string json_text, const Format& f) {
+  if (f.encoding != Encoding::yaml) return json_text;
+  const auto v = kube::parse_json(json_text);
+  return v ? kube::to_yaml(*v) : json_text;
+}
+
+void append_row(std::string& out, const Resource& r, const Message& object, const EncodeOptions& o) {
+  const auto row = r.printer->row(object, o.now);
+  out += "{\"cells\":";
+  kube::append_json(out, json::value(row.cells));
+  if (!row.conditions.empty()) {
+    out += ",\"conditions\":";
+    kube::append_json(out, json::value(row.conditions));
+  }
+  out += ",\"object\":";
   switch (o.include) {
-    case IncludeObject::none: out["object"] = nullptr; break;
-    case IncludeObject::metadata: out["object"] = typed_json(partial_of(object), partial_type(o.format)); break;
-    case IncludeObject::object: out["object"] = typed_json(object, type_of(r)); break;
+    case IncludeObject::none: out += "null"; break;
+    case IncludeObject::metadata: append_partial(out, meta_of(object), o.format); break;
+    case IncludeObject::object: append_typed(out, object, type_of(r)); break;
   }
-  return out;
+  out += '}';
 }
 
-json::object table_of(const Resource& r, const Message& object, const EncodeOptions& o, bool columns) {
-  auto t = table_head(o.format, {{"resourceVersion", meta_of(object).resourceversion()}});
-  t["columnDefinitions"] = columns ? json::value(r.printer->column_definitions()) : json::value(nullptr);
-  t["rows"] = json::array{table_row(r, object, o)};
-  return t;
+// Up to and including the opening bracket of the rows.
+void open_table(std::string& out, const Resource& r, const Format& f, const metav1::ListMeta& meta, bool columns) {
+  open_typed(out, {std::string(kMetaGroup) + f.meta_version, "Table"});
+  out += ",\"metadata\":";
+  kube::append_json(out, meta);
+  out += ",\"columnDefinitions\":";
+  if (columns)
+    kube::append_json(out, json::value(r.printer->column_definitions()));
+  else
+    out += "null";
+  out += ",\"rows\":[";
 }
 
-// The object of one event or answer in its shape, as JSON.
-json::value shaped_json(const Resource& r, const Message& object, const EncodeOptions& o, bool first) {
+metav1::ListMeta version_meta(const std::string& resource_version) {
+  metav1::ListMeta m;
+  m.set_resourceversion(resource_version);
+  return m;
+}
+
+// The object of one event or answer in its shape.
+void append_shaped(std::string& out, const Resource& r, const Message& object, const EncodeOptions& o, bool first) {
   switch (o.format.shape) {
-    case Shape::table: return table_of(r, object, o, first);
-    case Shape::partial: return typed_json(partial_of(object), partial_type(o.format));
-    case Shape::object: break;
+    case Shape::table:
+      open_table(out, r, o.format, version_meta(meta_of(object).resourceversion()), first);
+      append_row(out, r, object, o);
+      out += "]}";
+      return;
+    case Shape::partial: return append_partial(out, meta_of(object), o.format);
+    case Shape::object: return append_typed(out, object, type_of(r));
   }
-  return typed_json(object, type_of(r));
 }
 
 std::string shaped_protobuf(const Resource& r, const Message& object, const EncodeOptions& o) {
   if (o.format.shape == Shape::partial) return envelope(partial_type(o.format), partial_of(object).SerializeAsString());
   return envelope(type_of(r), object.SerializeAsString());
+}
+
+// The metadata of an entry without the rest of it: field 1 of every kind.
+metav1::PartialObjectMetadata entry_meta(const Entry& e) {
+  metav1::PartialObjectMetadata p;
+  p.ParseFromString(e.raw);
+  p.DiscardUnknownFields();
+  return p;
 }
 
 // 4 bytes of length, then a WatchEvent.
@@ -97,12 +133,16 @@ std::string protobuf_frame(std::string_view type, std::string object_with_envelo
   return out + body;
 }
 
-std::string text_frame(std::string_view type, const json::value& object, const Format& f) {
-  json::object e;
-  e["type"] = type;
-  e["object"] = object;
-  if (f.encoding == Encoding::yaml) return "---\n" + kube::to_yaml(e);
-  return json::serialize(e) + "\n";
+// `append` writes the object.
+template <typename Append>
+std::string text_frame(std::string_view type, const Format& f, Append append) {
+  std::string out = "{\"type\":\"";
+  out += type;
+  out += "\",\"object\":";
+  append(out);
+  out += '}';
+  if (f.encoding == Encoding::yaml) return "---\n" + finish(std::move(out), f);
+  return out += '\n';
 }
 
 void append_length_delimited(std::string& out, int field, std::string_view bytes) {
@@ -123,14 +163,6 @@ metav1::ListMeta list_meta(const ListBody& list) {
   return m;
 }
 
-json::object list_meta_json(const ListBody& list) {
-  json::object m;
-  m["resourceVersion"] = list.resource_version;
-  if (!list.continue_token.empty()) m["continue"] = list.continue_token;
-  if (list.remaining > 0) m["remainingItemCount"] = list.remaining;
-  return m;
-}
-
 std::string list_protobuf(const Resource& r, const ListBody& list, const EncodeOptions& o) {
   std::string raw;
   std::size_t size = 64;
@@ -139,7 +171,7 @@ std::string list_protobuf(const Resource& r, const ListBody& list, const EncodeO
   append_length_delimited(raw, 1, list_meta(list).SerializeAsString());
   for (const auto& e : list.items) {
     if (o.format.shape == Shape::partial)
-      append_length_delimited(raw, 2, partial_of(*decode_entry(r, *e)).SerializeAsString());
+      append_length_delimited(raw, 2, entry_meta(*e).SerializeAsString());
     else if (r.from_storage)
       append_length_delimited(raw, 2, decode_entry(r, *e)->SerializeAsString());
     else
@@ -150,31 +182,36 @@ std::string list_protobuf(const Resource& r, const ListBody& list, const EncodeO
   return envelope(type, std::move(raw));
 }
 
-json::object list_json(const Resource& r, const ListBody& list, const EncodeOptions& o) {
+std::string list_json(const Resource& r, const ListBody& list, const EncodeOptions& o) {
+  std::string out;
+  std::size_t size = 256;
+  for (const auto& e : list.items) size += 2 * e->raw.size();
+  if (o.format.shape == Shape::object) out.reserve(size);
+  const auto items = [&](auto append) {
+    for (const auto& e : list.items) {
+      append(*e);
+      out += ',';
+    }
+    if (!list.items.empty()) out.pop_back();
+    out += "]}";
+  };
   if (o.format.shape == Shape::table) {
-    auto t = table_head(o.format, list_meta_json(list));
-    t["columnDefinitions"] = r.printer->column_definitions();
-    json::array rows;
-    rows.reserve(list.items.size());
-    for (const auto& e : list.items) rows.push_back(table_row(r, *decode_entry(r, *e), o));
-    t["rows"] = std::move(rows);
-    return t;
+    open_table(out, r, o.format, list_meta(list), true);
+    items([&](const Entry& e) { append_row(out, r, *decode_entry(r, e), o); });
+    return out;
   }
-  const auto type = o.format.shape == Shape::partial ? partial_type(o.format) : type_of(r);
-  json::object out;
-  out["kind"] = type.kind + "List";
-  out["apiVersion"] = type.api_version;
-  out["metadata"] = list_meta_json(list);
-  json::array items;
-  items.reserve(list.items.size());
-  for (const auto& e : list.items) {
-    const auto object = decode_entry(r, *e);
+  auto type = o.format.shape == Shape::partial ? partial_type(o.format) : type_of(r);
+  type.kind += "List";
+  open_typed(out, type);
+  out += ",\"metadata\":";
+  kube::append_json(out, list_meta(list));
+  out += ",\"items\":[";
+  items([&](const Entry& e) {
     if (o.format.shape == Shape::partial)
-      items.push_back(kube::to_json_value(partial_of(*object)));
+      append_partial(out, entry_meta(e).metadata(), o.format);
     else
-      items.push_back(kube::to_json_value(*object));
-  }
-  out["items"] = std::move(items);
+      append_typed(out, *decode_entry(r, e), type_of(r));
+  });
   return out;
 }
 
@@ -182,18 +219,22 @@ json::object list_json(const Resource& r, const ListBody& list, const EncodeOpti
 
 std::string encode_object(const Resource& resource, const Message& object, const EncodeOptions& options) {
   if (options.format.encoding == Encoding::protobuf) return shaped_protobuf(resource, object, options);
-  return text(shaped_json(resource, object, options, true), options.format) + "\n";
+  std::string out;
+  append_shaped(out, resource, object, options, true);
+  return finish(std::move(out), options.format) + "\n";
 }
 
 std::string encode_plain(const Message& object, std::string_view api_version, std::string_view kind, const Format& format) {
   if (format.encoding == Encoding::protobuf)
     return envelope({std::string(api_version), std::string(kind)}, object.SerializeAsString());
-  return text(kube::to_json_object(object, api_version, kind), format) + "\n";
+  std::string out;
+  append_typed(out, object, {std::string(api_version), std::string(kind)});
+  return finish(std::move(out), format) + "\n";
 }
 
 std::string encode_list(const Resource& resource, const ListBody& list, const EncodeOptions& options) {
   if (options.format.encoding == Encoding::protobuf) return list_protobuf(resource, list, options);
-  return text(list_json(resource, list, options), options.format) + "\n";
+  return finish(list_json(resource, list, options), options.format) + "\n";
 }
 
 std::string encode_event(const Resource& resource, EventType type, const Entry& entry, const EncodeOptions& options, bool first) {
@@ -201,7 +242,7 @@ std::string encode_event(const Resource& resource, EventType type, const Entry& 
     return protobuf_frame(to_string(type), envelope(type_of(resource), entry.raw));
   const auto object = decode_entry(resource, entry);
   if (options.format.encoding == Encoding::protobuf) return protobuf_frame(to_string(type), shaped_protobuf(resource, *object, options));
-  return text_frame(to_string(type), shaped_json(resource, *object, options, first), options.format);
+  return text_frame(to_string(type), options.format, [&](std::string& out) { append_shaped(out, resource, *object, options, first); });
 }
 
 std::string encode_bookmark(const Resource& resource, etcd::Revision revision, bool initial_events_end, const EncodeOptions& options,
@@ -211,23 +252,23 @@ std::string encode_bookmark(const Resource& resource, etcd::Revision revision, b
   meta.set_resourceversion(std::to_string(revision));
   if (initial_events_end) (*meta.mutable_annotations())[kInitialEventsEnd] = "true";
   if (options.format.encoding == Encoding::protobuf) return protobuf_frame("BOOKMARK", shaped_protobuf(resource, *object, options));
-  if (options.format.shape != Shape::table)
-    return text_frame("BOOKMARK", shaped_json(resource, *object, options, first), options.format);
-  // A bookmark has no cells to print: the row carries the metadata only.
-  auto t = table_head(options.format, {{"resourceVersion", meta.resourceversion()}});
-  t["columnDefinitions"] = first ? json::value(resource.printer->column_definitions()) : json::value(nullptr);
-  json::object row;
-  row["cells"] = json::array{};
-  row["object"] = options.include == IncludeObject::none ? json::value(nullptr)
-                                                         : json::value(typed_json(partial_of(*object), partial_type(options.format)));
-  t["rows"] = json::array{std::move(row)};
-  return text_frame("BOOKMARK", t, options.format);
+  return text_frame("BOOKMARK", options.format, [&](std::string& out) {
+    if (options.format.shape != Shape::table) return append_shaped(out, resource, *object, options, first);
+    // A bookmark has no cells to print: the row carries the metadata only.
+    open_table(out, resource, options.format, version_meta(meta.resourceversion()), first);
+    out += "{\"cells\":[],\"object\":";
+    if (options.include == IncludeObject::none)
+      out += "null";
+    else
+      append_partial(out, meta, options.format);
+    out += "}]}";
+  });
 }
 
 std::string encode_error_event(const ApiError& error, const Format& format) {
   const auto status = to_status(error);
   if (format.encoding == Encoding::protobuf) return protobuf_frame("ERROR", envelope({"v1", "Status"}, status.SerializeAsString()));
-  return text_frame("ERROR", kube::to_json_object(status, "v1", "Status"), format);
+  return text_frame("ERROR", format, [&](std::string& out) { append_typed(out, status, {"v1", "Status"}); });
 }
 
 metav1::Status to_status(const ApiError& error) {
