@@ -141,7 +141,9 @@ std::map<std::string, std::string> Store::settings(const std::string& prefix) co
 }
 Result<> Store::scan(Revision from, Revision to, const WatchLog::Visit& visit) { return impl_->scan_log(from, to, visit); }
 Revision Store::revision() const { return impl_->version()->revision(); }
+Revision Store::dispatched() const { return impl_->hub_.dispatched(); }
 Revision Store::compacted() const { return impl_->compacted(); }
+const std::string& Store::directory() const { return impl_->dir_; }
 Result<> Store::flush() { return impl_->flush_through(impl_->sequence_); }
 void Store::wake() {
   {

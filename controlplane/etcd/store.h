@@ -97,9 +97,11 @@ class Store final : public Kv {
   // Every retained version with from <= main revision <= to in revision order, for hashes and copies.
   Result<> scan(Revision from, Revision to, const WatchLog::Visit& visit);
   Revision revision() const;
+  Revision dispatched() const;                       // watches were told of everything up to here
   Revision compacted() const;
   StoreStatus status() const;
   Result<> flush();                                  // everything so far into the log table
+  const std::string& directory() const;
   void wake();                                       // look at the clock now (leases)
 
   class Impl;

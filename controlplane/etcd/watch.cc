@@ -185,6 +185,7 @@ std::shared_ptr<Watcher> WatchHub::add(WatchRequest request, Revision published,
   auto w = std::make_shared<Watcher>(*this, std::move(request), std::move(on_ready));
   std::lock_guard lock(mutex_);
   w->next_ = w->request_.start_revision > 0 ? w->request_.start_revision : std::max(published, dispatched_) + 1;
+  w->start_ = w->next_;
   w->synced_ = w->next_ > dispatched_;
   w->stopped_ = stopped_;
   all_[w.get()] = w;

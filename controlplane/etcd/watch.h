@@ -46,6 +46,7 @@ class Watcher : public std::enable_shared_from_this<Watcher> {
   std::optional<Result<WatchBatch>> poll();
   void request_progress();
   Revision compact_revision() const { return compact_revision_; }
+  Revision start() const { return start_; }  // the first revision that may be delivered
   bool in_sync();  // everything dispatched so far was polled
   void cancel();   // no callback after it returned, unless one is running
 
@@ -62,6 +63,7 @@ class Watcher : public std::enable_shared_from_this<Watcher> {
   const std::function<void()> on_ready_;
   std::atomic<Revision> compact_revision_{0};
   std::mutex mutex_;
+  Revision start_ = 0;
   Revision next_ = 0;  // first revision that was not delivered or queued
   bool synced_ = false;
   bool armed_ = false;
