@@ -1,7 +1,7 @@
 #include "controlplane/etcd/command.h"
 
 #include <CLI/CLI.hpp>
-#include <sys/resource.h>
+#include <malloc.h>
 
 #include <boost/asio/signal_set.hpp>
 #include <deque>
@@ -103,6 +103,15 @@ Task<> compact_by_itself(Store& store, bool by_revision, std::int64_t keep, std:
   }
 }
 
+// Memory that one burst took goes back to the system.
+Task<> trim_memory() {
+  for (;;) {
+    auto slept = co_await sleep_for(std::chrono::seconds(30));
+    if (!slept) co_return;
+    ::malloc_trim(0);
+  }
+}
+
 std::string metrics_text(Store& store) {
   const auto s = store.status();
   std::string out;
@@ -184,6 +193,7 @@ Result<> serve_until_signal(const Flags& f) {
   const bool by_revision = f.compaction_mode == "revision";
   FL_TRY(const auto age, parse_duration("--auto-compaction-retention", f.compaction_retention, by_revision ? 0.001 : 3600));
 
+  ::mallopt(M_ARENA_MAX, 4);  // memory moves between threads here; many arenas only scatter it
   const auto begin = std::chrono::steady_clock::now();
   FL_TRY(auto store, Store::open(f.data_dir, so));
   net::io_context io;
@@ -200,6 +210,7 @@ Result<> serve_until_signal(const Flags& f) {
   const auto s = store->status();
   log::info("serving {} keys at revision {} on {} after {} ms", s.keys, s.revision, fmt::to_string(fmt::join(f.listen, ", ")), took);
   if (age.count() > 0) net::co_spawn(io, compact_by_itself(*store, by_revision, age.count(), age), net::detached);
+  net::co_spawn(io, trim_memory(), net::detached);
   net::co_spawn(io, wait_for_signal(io), net::detached);
   io.run();
   health.clear();

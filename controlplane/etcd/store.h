@@ -35,7 +35,7 @@ struct StoreOptions {
   std::int64_t min_lease_ttl = 2;          // seconds; shorter grants are raised to it
   const Clock* clock = nullptr;            // SystemClock
   Random* random = nullptr;                // SystemRandom
-  std::size_t flush_bytes = 16u << 20;     // move records to the log table after this much,
+  std::size_t flush_bytes = 8u << 20;      // move records to the log table after this much,
   std::chrono::milliseconds flush_interval{1000};  // or this long
   std::size_t keep_recent_bytes = 8u << 20;        // transactions kept in memory for watches
   std::chrono::milliseconds compaction_pause{2};   // between two steps of 1,000 rows

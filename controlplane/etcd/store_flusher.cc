@@ -6,7 +6,7 @@
 namespace fairlead::etcd {
 
 namespace {
-constexpr std::size_t kFlushBytes = 32u << 20;
+constexpr std::size_t kFlushBytes = 8u << 20;  // LMDB keeps the buffers of its largest transaction
 constexpr std::size_t kFlushErasures = 20'000;
 
 std::size_t cost(const Record& r) { return 64 + (r.txn ? r.txn->bytes() : 0); }

@@ -111,6 +111,7 @@ void Store::Impl::poison(Error why) {
 Applier Store::Impl::applier() { return Applier(index_, lessor_, *source_, revision_, compacted_); }
 
 void Store::Impl::commit(Record record) {
+  if (encoded_.capacity() > (4u << 20)) encoded_ = {};
   encoded_.clear();
   encode_record(record, encoded_);
   record.sequence = wal_->append(encoded_);

@@ -258,6 +258,7 @@ Result<> Wal::sync() {
   if (frames_.empty()) return {};
   auto result = write_frames();
   if (result) result = flush(fd_.get());
+  if (buffer_.capacity() > (4u << 20)) buffer_ = {};  // one giant transaction need not stay in memory
   buffer_.clear();
   frames_.clear();
   if (!result) {

@@ -449,12 +449,21 @@ void compaction(Kv& kv, const string& p) {
   ASSERT_FALSE(*batch);
   EXPECT_EQ(batch->error().code, ErrorCode::expired);
   EXPECT_EQ(old->compact_revision(), r5);
-  auto at = watch(kv, {.key = p, .range_end = prefix_end(p), .start_revision = r5});
+  auto at = watch(kv, {.key = p + "b", .start_revision = r5});
+  EXPECT_EQ(events(*at, 1).at(0).kv.mod_revision, r6) << "a watch from exactly the compacted revision is served";
+}
+
+void compaction_keeps_a_delete_at_its_revision(Kv& kv, const string& p) {
+  put(kv, p + "gone", "x");
+  const auto deleted = ok(await(kv.delete_range({.key = p + "gone"}))).revision;
+  const auto after = put(kv, p + "b", "1");
+  ok(await(kv.compact(deleted, true)));
+  auto at = watch(kv, {.key = p, .range_end = prefix_end(p), .start_revision = deleted});
   auto got = events(*at, 2);
   ASSERT_EQ(got.size(), 2u);
-  EXPECT_EQ(got[0].type, Event::Type::del) << "a delete exactly at the compacted revision is still served";
-  EXPECT_EQ(got[0].kv.mod_revision, r5);
-  EXPECT_EQ(got[1].kv.mod_revision, r6);
+  EXPECT_EQ(got[0].type, Event::Type::del);
+  EXPECT_EQ(got[0].kv.mod_revision, deleted);
+  EXPECT_EQ(got[1].kv.mod_revision, after);
 }
 
 void compaction_does_not_disturb_watches_in_sync(Kv& kv, const string& p) {
@@ -492,7 +501,10 @@ const std::vector<KvCase>& kv_cases() {
       CASE(put_counts_versions), CASE(delete_restarts_versions), CASE(ranges), CASE(sorting_and_filters), CASE(history_and_bad_revisions),
       CASE(put_flags), CASE(txn_comparisons), CASE(txn_runs_at_one_revision), CASE(txn_nested), CASE(txn_refused), CASE(leases),
       CASE(watch_live), CASE(watch_from_the_past), CASE(watch_filters_and_atomic_batches), CASE(watch_from_now_misses_nothing),
-      CASE(progress_never_runs_ahead), CASE(compaction), CASE(compaction_does_not_disturb_watches_in_sync), CASE(large_and_odd_keys)};
+      CASE(progress_never_runs_ahead), CASE(compaction),
+      KvCase{"compaction_keeps_a_delete_at_its_revision", compaction_keeps_a_delete_at_its_revision,
+             "it drops a delete event when it compacts exactly there (etcd issue 18089, mended in later releases)"},
+      CASE(compaction_does_not_disturb_watches_in_sync), CASE(large_and_odd_keys)};
 #undef CASE
   return cases;
 }
@@ -500,8 +512,9 @@ const std::vector<KvCase>& kv_cases() {
 namespace {
 class CaseTest : public testing::Test {
  public:
-  CaseTest(KvCase c, std::function<std::shared_ptr<Kv>()> open) : case_(c), open_(std::move(open)) {}
+  CaseTest(KvCase c, std::function<std::shared_ptr<Kv>()> open, bool etcd_34) : case_(c), open_(std::move(open)), etcd_34_(etcd_34) {}
   void TestBody() override {
+    if (etcd_34_ && *case_.broken_in_etcd_34) GTEST_SKIP() << "etcd 3.4: " << case_.broken_in_etcd_34;
     auto kv = open_();
     ASSERT_TRUE(kv);
     case_.run(*kv, string("suite/") + case_.name + "/");
@@ -510,13 +523,14 @@ class CaseTest : public testing::Test {
  private:
   KvCase case_;
   std::function<std::shared_ptr<Kv>()> open_;
+  bool etcd_34_;
 };
 }  // namespace
 
-void register_kv_suite(const string& suite, std::function<std::shared_ptr<Kv>()> open) {
+void register_kv_suite(const string& suite, std::function<std::shared_ptr<Kv>()> open, bool etcd_34) {
   for (const auto& c : kv_cases())
     testing::RegisterTest(suite.c_str(), c.name, nullptr, nullptr, __FILE__, __LINE__,
-                          [c, open]() -> testing::Test* { return new CaseTest(c, open); });
+                          [=]() -> testing::Test* { return new CaseTest(c, open, etcd_34); });
 }
 
 }  // namespace fairlead::etcd

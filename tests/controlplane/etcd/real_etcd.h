@@ -1,0 +1,85 @@
+// A real etcd, one member or three, started by a test and ended with it. It is Debian's etcd-server; where it is missing,
+// available() says so and the tests that need it are skipped with that reason.
+#pragma once
+
+#include <sys/wait.h>
+
+#include <csignal>
+#include <thread>
+
+#include "base/process.h"
+#include "controlplane/etcd/remote.h"
+#include "tests/controlplane/etcd/testing.h"
+
+namespace fairlead::etcd {
+
+class RealEtcd {
+ public:
+  static bool available() { return ::access("/usr/bin/etcd", X_OK) == 0 || ::access("/usr/local/bin/etcd", X_OK) == 0; }
+
+  // Ports come from the process id, so that two test programs do not meet.
+  explicit RealEtcd(int members = 1, std::vector<std::string> flags = {}) : flags_(std::move(flags)) {
+    static int cluster = 0;
+    const int base = 20'000 + (::getpid() * 37 + cluster++ * 8) % 10'000;
+    for (int i = 0; i < members; ++i) members_.push_back({base + 2 * i, base + 2 * i + 1, std::nullopt});
+    for (int i = 0; i < members; ++i) start(i);
+  }
+  ~RealEtcd() {
+    for (int i = 0; i < static_cast<int>(members_.size()); ++i) kill(i);
+  }
+  void start(int i) {
+    auto& m = members_[static_cast<std::size_t>(i)];
+    std::string cluster;
+    for (std::size_t k = 0; k < members_.size(); ++k) cluster += fmt::format("{}m{}=http://127.0.0.1:{}", k ? "," : "", k, members_[k].peer);
+    ProcessOptions o;
+    o.argv = {"etcd", "--name", fmt::format("m{}", i), "--data-dir", fmt::format("{}/m{}", dir_.path(), i),
+              "--listen-client-urls", url(i), "--advertise-client-urls", url(i),
+              "--listen-peer-urls", fmt::format("http://127.0.0.1:{}", m.peer), "--initial-advertise-peer-urls", fmt::format("http://127.0.0.1:{}", m.peer),
+              "--initial-cluster", cluster, "--initial-cluster-token", "fairlead-test"};
+    o.argv.insert(o.argv.end(), flags_.begin(), flags_.end());
+    o.stdout_file = o.stderr_file = fmt::format("{}/m{}.log", dir_.path(), i);
+    auto p = Process::start(o);
+    ASSERT_TRUE(p) << p.error().message;
+    m.process.emplace(std::move(*p));
+  }
+  void signal(int i, int number) {
+    auto& m = members_[static_cast<std::size_t>(i)];
+    if (m.process) (void)m.process->kill(number);
+  }
+  void kill(int i) {
+    auto& m = members_[static_cast<std::size_t>(i)];
+    if (!m.process) return;
+    (void)m.process->kill(SIGCONT);
+    (void)m.process->kill(SIGKILL);
+    (void)m.process->wait();
+    m.process.reset();
+  }
+  std::string url(int i) const { return fmt::format("http://127.0.0.1:{}", members_[static_cast<std::size_t>(i)].client); }
+  std::vector<std::string> urls() const {
+    std::vector<std::string> out;
+    for (int i = 0; i < static_cast<int>(members_.size()); ++i) out.push_back(url(i));
+    return out;
+  }
+  int size() const { return static_cast<int>(members_.size()); }
+  // Connected, and a read has been answered.
+  std::shared_ptr<Remote> connect() const {
+    for (int i = 0; i < 200; ++i) {
+      auto r = Remote::connect({.endpoints = urls(), .dial_timeout = std::chrono::milliseconds(1000)});
+      if (r && await((*r)->range({.key = "ready"}))) return *r;
+      std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    }
+    ADD_FAILURE() << "etcd did not start; see its log in " << dir_.path();
+    return nullptr;
+  }
+
+ private:
+  struct Member {
+    int client, peer;
+    std::optional<Process> process;
+  };
+  TempDir dir_;
+  std::vector<std::string> flags_;
+  std::vector<Member> members_;
+};
+
+}  // namespace fairlead::etcd
