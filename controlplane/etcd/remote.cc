@@ -8,6 +8,7 @@
 #include "base/files.h"
 #include "controlplane/etcd/convert.h"
 #include "controlplane/etcd/errors.h"
+#include "controlplane/etcd/grpc_hold.h"
 #include "controlplane/etcd/proto/rpc.grpc.pb.h"
 #include "controlplane/etcd/resume.h"
 
@@ -487,6 +488,7 @@ Result<std::shared_ptr<grpc::ChannelCredentials>> credentials(const RemoteOption
 }  // namespace
 
 Result<std::shared_ptr<Remote>> Remote::connect(RemoteOptions options) {
+  hold_grpc();
   FL_TRY(const auto endpoints, parse_endpoints(options.endpoints));
   FL_TRY(auto creds, credentials(options, endpoints.tls));
   grpc::ChannelArguments args;

@@ -7,6 +7,7 @@
 #include <future>
 
 #include "base/files.h"
+#include "controlplane/etcd/grpc_hold.h"
 #include "controlplane/etcd/server_core.h"
 
 namespace fairlead::etcd {
@@ -167,6 +168,7 @@ Server::~Server() { stop(); }
 
 Result<std::unique_ptr<Server>> Server::start(Store& store, ServerOptions options) {
   if (options.listen.empty()) return fail(ErrorCode::invalid_argument, "no address to listen on");
+  hold_grpc();
   auto impl = std::make_unique<Impl>(store, options);
   FL_CHECK(impl->identify());
   FL_CHECK(impl->listen());

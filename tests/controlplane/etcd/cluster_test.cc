@@ -70,7 +70,7 @@ Task<> follow(std::shared_ptr<Remote> kv, Written& w, Seen& seen, Revision from)
 
 TEST(RealCluster, LeaderKilledMemberFrozenNothingAcknowledgedIsLost) {
   if (!RealEtcd::available()) GTEST_SKIP() << "etcd-server is not installed";
-  RealEtcd cluster(3);
+  RealEtcd cluster({.members = 3, .restore = {}});
   auto kv = cluster.connect();
   ASSERT_TRUE(kv);
   const auto begin = await(kv->range({.key = "x"}))->revision;

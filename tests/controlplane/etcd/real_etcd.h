@@ -17,11 +17,18 @@ class RealEtcd {
  public:
   static bool available() { return ::access("/usr/bin/etcd", X_OK) == 0 || ::access("/usr/local/bin/etcd", X_OK) == 0; }
 
+  struct Options {
+    int members = 1;
+    std::string restore;  // a snapshot to begin with; one member
+  };
+  RealEtcd() : RealEtcd(Options{}) {}
   // Ports come from the process id, so that two test programs do not meet.
-  explicit RealEtcd(int members = 1, std::vector<std::string> flags = {}) : flags_(std::move(flags)) {
+  explicit RealEtcd(const Options& options) {
+    const int members = options.members;
     static int cluster = 0;
     const int base = 20'000 + (::getpid() * 37 + cluster++ * 8) % 10'000;
     for (int i = 0; i < members; ++i) members_.push_back({base + 2 * i, base + 2 * i + 1, std::nullopt});
+    if (!options.restore.empty()) restore(options.restore);
     for (int i = 0; i < members; ++i) start(i);
   }
   ~RealEtcd() {
@@ -36,7 +43,6 @@ class RealEtcd {
               "--listen-client-urls", url(i), "--advertise-client-urls", url(i),
               "--listen-peer-urls", fmt::format("http://127.0.0.1:{}", m.peer), "--initial-advertise-peer-urls", fmt::format("http://127.0.0.1:{}", m.peer),
               "--initial-cluster", cluster, "--initial-cluster-token", "fairlead-test"};
-    o.argv.insert(o.argv.end(), flags_.begin(), flags_.end());
     o.stdout_file = o.stderr_file = fmt::format("{}/m{}.log", dir_.path(), i);
     auto p = Process::start(o);
     ASSERT_TRUE(p) << p.error().message;
@@ -73,12 +79,20 @@ class RealEtcd {
   }
 
  private:
+  void restore(const std::string& file) {
+    const auto peer = fmt::format("http://127.0.0.1:{}", members_[0].peer);
+    ProcessOptions o;
+    o.argv = {"etcdctl", "snapshot", "restore", file, "--name", "m0", "--data-dir", dir_.path() + "/m0", "--initial-cluster", "m0=" + peer,
+              "--initial-advertise-peer-urls", peer, "--initial-cluster-token", "fairlead-test"};
+    o.environment = {"PATH=/usr/bin:/bin", "ETCDCTL_API=3", "HOME=/tmp"};
+    auto r = run_command(o);
+    ASSERT_TRUE(r && r->status.ok()) << (r ? r->stderr_text : r.error().message);
+  }
   struct Member {
     int client, peer;
     std::optional<Process> process;
   };
   TempDir dir_;
-  std::vector<std::string> flags_;
   std::vector<Member> members_;
 };
 

@@ -170,15 +170,20 @@ TEST(Store, WatchersCatchUpWhileWritesFlow) {
   struct Seen {
     std::shared_ptr<Watcher> watcher;
     std::shared_ptr<std::atomic<bool>> ready = std::make_shared<std::atomic<bool>>(true);
-    Revision next = 0;
+    Revision next = 0, step = 1;
   };
   std::vector<Seen> watchers;
   SeededRandom random(7);
   while (watchers.size() < 60 || written < kWrites || std::any_of(watchers.begin(), watchers.end(), [](auto& w) { return w.next < kWrites + 2; })) {
     if (watchers.size() < 60) {
       Seen w;
+      w.step = watchers.size() % 2 ? 10 : 1;  // every event, or one in ten: then most of what it reads is not for it
       w.next = 2 + static_cast<Revision>(random.below(static_cast<std::uint64_t>(s->revision())));
-      w.watcher = s->add_watcher({.key = "k", .range_end = "l", .start_revision = w.next}, [ready = w.ready] { *ready = true; });
+      const auto from = w.next;
+      if (w.step == 10) w.next = (w.next + 9) / 10 * 10;  // revision r holds key k((r - 2) % 10)
+      WatchRequest request{.key = "k", .range_end = "l", .start_revision = from};
+      if (w.step == 10) request = {.key = "k8", .start_revision = from};
+      w.watcher = s->add_watcher(request, [ready = w.ready] { *ready = true; });
       watchers.push_back(std::move(w));
     }
     for (auto& w : watchers) {
@@ -188,7 +193,7 @@ TEST(Store, WatchersCatchUpWhileWritesFlow) {
         for (const auto& e : (*batch)->events) {
           ASSERT_EQ(e.kv.mod_revision, w.next);
           ASSERT_EQ(e.kv.value, std::to_string(w.next - 2));
-          ++w.next;
+          w.next += w.step;
         }
         if (random.below(4) == 0) {  // be slow now and then
           *w.ready = true;
