@@ -88,6 +88,7 @@ class NftablesDataplane final : public proxy::Dataplane {
     for (const auto& s : syncs_) {
       if (!plan.global->enabled(s.family())) continue;
       TableSync sync(s.family(), dry);
+      sync.refuse_released(std::chrono::minutes(1), SystemClock::get());  // addresses that still refuse are no drift
       ApplyReport report;
       FL_CHECK(sync.apply(plan.full_delta(), report));
     }
@@ -100,7 +101,12 @@ class NftablesDataplane final : public proxy::Dataplane {
     return nftables::trace(*found, packet);
   }
 
-  Result<std::vector<proxy::Traffic>> traffic() override { return std::vector<proxy::Traffic>{}; }
+  Result<std::vector<proxy::Traffic>> traffic() override {
+    std::vector<proxy::Traffic> out;
+    for (const auto& s : syncs_)
+      if (active_[index(s)]) FL_CHECK(s.traffic(out));
+    return out;
+  }
 
   std::string render_text(const proxy::Plan& plan) const override {
     FakeKernel fake;

@@ -50,6 +50,10 @@ std::array<Set, kSetCount> make_sets(Family family) {
   affinity.data = address;
   affinity.dynamic = true;
   affinity.size = kAffinitySize;
+  // Each connection looks its frontend and its endpoint up once, so these count connections.
+  for (const SetId id : {SetId::services, SetId::node_ports, SetId::endpoints, SetId::local_endpoints, SetId::node_port_endpoints,
+                         SetId::node_port_local_endpoints})
+    s[static_cast<std::size_t>(id)].counters = true;
   return s;
 }
 

@@ -32,7 +32,7 @@ namespace fairlead::nftables {
 
 inline constexpr std::string_view kTableName = "fairlead-proxy";
 // Written as the table's comment. A table with another comment was made by another version: it is replaced as a whole.
-inline constexpr std::string_view kLayoutVersion = "Fairlead service proxy, layout 1";
+inline constexpr std::string_view kLayoutVersion = "Fairlead service proxy, layout 2";
 inline constexpr std::uint32_t kAffinitySize = 1u << 20;
 inline constexpr std::uint32_t kHashSeed = 0x464c5052;
 

@@ -165,6 +165,26 @@ SlotPlace slot_place(const PortPlan& p, bool local, std::uint32_t slot) {
   return {SetId::endpoints, Key{}};
 }
 
+std::vector<CountedPlace> counted_places(const PortPlan& p, const PortSlots& slots) {
+  std::vector<CountedPlace> out;
+  for (const auto& f : p.frontends) {
+    const bool node_port = f.kind == FrontendKind::node_port;
+    const Key key = frontend_key(f, p.protocol);
+    const SocketAddress frontend{f.ip, f.port};
+    out.push_back({node_port ? SetId::node_ports : SetId::services, key, frontend, {}});
+    const auto add = [&](const Slots& all, SetId set) {
+      for (std::uint32_t i = 0; i < all.size(); ++i) {
+        Key k = key;
+        k.append_u32(i);
+        out.push_back({set, k, frontend, all[i]});
+      }
+    };
+    if (uses(p, f, Target::cluster)) add(slots.cluster, node_port ? SetId::node_port_endpoints : SetId::endpoints);
+    if (uses(p, f, Target::local)) add(slots.local, node_port ? SetId::node_port_local_endpoints : SetId::local_endpoints);
+  }
+  return out;
+}
+
 std::vector<Key> sticky_keys(const PortPlan& p) {
   std::vector<Key> out;
   if (p.affinity_seconds)

@@ -48,6 +48,15 @@ struct SlotPlace {
 SlotPlace slot_place(const proxy::PortPlan& p, bool local, std::uint32_t slot);
 SocketAddress address_in(const Value& value, Family family);
 
+// Where the counters of a port's frontends and endpoints are.
+struct CountedPlace {
+  SetId set;
+  Key key;
+  SocketAddress frontend;
+  SocketAddress backend;  // unspecified: the frontend's own counter
+};
+std::vector<CountedPlace> counted_places(const proxy::PortPlan& p, const PortSlots& slots);
+
 // The keys of a port's sticky frontends, as in the maps sticky and sticky-node-ports.
 std::vector<Key> sticky_keys(const proxy::PortPlan& p);
 

@@ -363,6 +363,30 @@ Result<> TableSync::remove() {
   return {};
 }
 
+Result<> TableSync::traffic(std::vector<proxy::Traffic>& out) const {
+  std::array<std::unordered_map<Key, std::uint64_t, KeyHash>, kSetCount> counts;
+  for (std::size_t i = 0; i < kSetCount; ++i) {
+    const auto& set = set_of(static_cast<SetId>(i), family_);
+    if (!set.counters) continue;
+    FL_TRY(const auto all, kernel_.elements(family_, kTableName, set));
+    for (const auto& e : all)
+      if (e.packets) counts[i][e.element.key] = e.packets;
+  }
+  for (const auto& [key, state] : services_)
+    for (std::size_t i = 0; i < state.plan->ports.size() && i < state.slots.size(); ++i) {
+      const auto& p = state.plan->ports[i];
+      if (p.family != family_) continue;
+      std::map<std::pair<SocketAddress, SocketAddress>, std::uint64_t> sums;  // an endpoint may stand in several slots
+      for (const auto& place : counted_places(p, state.slots[i])) {
+        const auto& set = counts[static_cast<std::size_t>(place.set)];
+        const auto it = set.find(place.key);
+        sums[{place.frontend, place.backend}] += it == set.end() ? 0 : it->second;
+      }
+      for (const auto& [where, n] : sums) out.push_back({key, p.name, p.protocol, where.first, where.second, n, 0, 0});
+    }
+  return {};
+}
+
 Table TableSync::desired() const {
   Table t;
   t.family = family_;

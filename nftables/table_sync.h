@@ -39,6 +39,9 @@ class TableSync {
   void distrust() { in_sync_ = false; }
   Result<> remove();
 
+  // Connections per frontend and endpoint, as counted in the kernel since their elements were written.
+  Result<> traffic(std::vector<proxy::Traffic>& out) const;
+
   // What the table shall hold, from the plan applied last.
   Table desired() const;
   Family family() const { return family_; }

@@ -1,10 +1,7 @@
 #include "proxy/command.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
-
 #include <CLI/CLI.hpp>
-#include <cctype>
 #include <cstdio>
 
 #include "base/daemon.h"
@@ -13,8 +10,12 @@
 #include "kube/client.h"
 #include "kube/kubeconfig.h"
 #include "nftables/dataplane.h"
+#include "nftables/kernel_fake.h"
+#include "proxy/api_access.h"
 #include "proxy/config.h"
 #include "proxy/host_setup.h"
+#include "proxy/inspect.h"
+#include "proxy/leftovers.h"
 #include "proxy/proxier.h"
 
 namespace fairlead::proxy {
@@ -30,26 +31,23 @@ Result<std::unique_ptr<Dataplane>> open_dataplane(const Config& config) {
   return fail(ErrorCode::unimplemented, "mode: {} is not built into this program yet; use nftables", config.mode);
 }
 
-Result<kube::RestConfig> find_api(const Config& c) {
-  Result<kube::RestConfig> rest = c.kubeconfig.empty() ? kube::in_cluster_config() : kube::load_kubeconfig(c.kubeconfig);
-  if (!rest) return fail(std::move(rest).error().with("{}", c.kubeconfig.empty() ? "no --kubeconfig, and not in a pod" : "--kubeconfig"));
-  if (!c.master.empty()) rest->server = c.master;
-  return rest;
+// For printing rules: never touches the kernel.
+std::unique_ptr<Dataplane> printing_dataplane(const Config&) {
+  static nftables::FakeKernel kernel;
+  return nftables::make_dataplane(kernel);
 }
 
-// The name under which the kubelet registers: lower case, as the API wants names.
-Result<std::string> find_node_name(const Config& c) {
-  std::string name = c.hostname_override;
-  if (name.empty()) {
-    char buffer[256] = {};
-    if (::gethostname(buffer, sizeof buffer - 1) < 0) return fail_errno(errno, "gethostname");
-    name = buffer;
+// Removes what is ours and what kube-proxy may have left.
+int clean_up(const Config& config) {
+  auto dataplane = open_dataplane(config);
+  if (!dataplane) return failed(dataplane.error());
+  if (auto done = (*dataplane)->remove_all_owned(); !done) return failed(done.error());
+  int code = 0;
+  for (const auto& problem : remove_kube_proxy_leftovers()) {
+    std::fprintf(stderr, "fairlead: %s\n", problem.c_str());
+    code = 1;
   }
-  const auto from = name.find_first_not_of(" \t\n"), to = name.find_last_not_of(" \t\n");
-  if (from == std::string::npos) return fail(ErrorCode::invalid_argument, "--hostname-override: the node needs a name");
-  name = name.substr(from, to - from + 1);
-  for (auto& ch : name) ch = static_cast<char>(std::tolower(static_cast<unsigned char>(ch)));
-  return name;
+  return code;
 }
 
 Task<Result<>> serve(fairlead::Daemon& daemon, Config config, std::string name, kube::RestConfig rest) {
@@ -59,7 +57,7 @@ Task<Result<>> serve(fairlead::Daemon& daemon, Config config, std::string name, 
   ProxierOptions options;
   options.config = config;
   options.node_name = name;
-  options.ipv6 = path_exists("/proc/net/if_inet6");
+  options.ipv6 = kernel_has_ipv6();
   options.on_programmed = [&daemon, &config] { daemon.ready(config.mode + " rules are programmed"); };
   Proxier proxier(daemon.executor(), std::move(options), std::move(client), std::move(dataplane));
   auto started = proxier.start();
@@ -73,32 +71,25 @@ Task<Result<>> serve(fairlead::Daemon& daemon, Config config, std::string name, 
 
 }  // namespace
 
-int run_proxy(int argc, char** argv) {
-  CLI::App app{"Kubernetes service proxy: a drop-in for kube-proxy", argv[0]};
-  Config config;
-  add_flags(app, config);
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& e) {
-    const int code = app.exit(e);
-    return code == 0 ? 0 : 2;
-  }
+namespace {
+
+// Reads the configuration and starts logging; nullopt with an exit code when there is nothing more to do.
+std::optional<int> prepare(Config& config) {
   std::vector<std::string> notes;
   if (auto done = finish_config(config, notes); !done) return failed(done.error());
   const auto level = log::parse_level(config.log_level);
   if (!level) return failed(level.error());
   log::init({"proxy", *level, false});
   for (const auto& n : notes) log::warn("--config {}: {}", config.config_file, n);
+  return std::nullopt;
+}
+
+int run_daemon_command(const Config& config) {
   if (!config.write_config_to.empty()) {
     auto done = write_file_atomic(config.write_config_to, write_config(config));
     return done ? 0 : failed(done.error());
   }
-  if (config.cleanup) {
-    auto dataplane = open_dataplane(config);
-    if (!dataplane) return failed(dataplane.error());
-    auto done = (*dataplane)->remove_all_owned();
-    return done ? 0 : failed(done.error());
-  }
+  if (config.cleanup) return clean_up(config);
   for (const auto& problem : set_up_host(config)) log::warn("host setting {}", problem);
   if (config.init_only) return 0;
   auto rest = find_api(config);
@@ -108,6 +99,62 @@ int run_proxy(int argc, char** argv) {
   return run_daemon({.name = "fairlead-proxy"}, [&](fairlead::Daemon& d) { return serve(d, config, *name, *rest); });
 }
 
-int run_trace(int, char**) { return 1; }
+}  // namespace
+
+int run_proxy(int argc, char** argv) {
+  CLI::App app{"Kubernetes service proxy: a drop-in for kube-proxy", argv[0]};
+  Config config;
+  add_flags(app, config);
+  app.require_subcommand(0, 1);
+  app.fallthrough();
+  PlanOptions plan_options;
+  auto* plan = app.add_subcommand("plan", "print the plan and the rules for manifests, without a cluster and without root");
+  plan->add_option("-f,--filename", plan_options.files, "files or folders with Services, EndpointSlices, Nodes, ServiceCIDRs")->required();
+  plan->add_option("--node", plan_options.node, "the node to plan for");
+  auto* rules_only = plan->add_flag("--rules", "only the rules");
+  plan->add_flag("--plan", "only the plan")->excludes(rules_only);
+  auto* check = app.add_subcommand("verify", "compare the kernel with what the cluster asks for; exit code 1 if they differ");
+  TopOptions top_options;
+  auto* show_top = app.add_subcommand("top", "connections per service and endpoint, from a running proxy");
+  show_top->add_option("--address", top_options.address, "the proxy's metrics address")->capture_default_str();
+  show_top->add_flag("--once", top_options.once, "print once and exit");
+  show_top->add_option("--lines", top_options.lines)->capture_default_str();
+  show_top->add_option("--interval", top_options.interval_seconds, "seconds")->capture_default_str()->check(CLI::Range(1, 3600));
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e) == 0 ? 0 : 2;
+  }
+  if (*show_top) return top(top_options);
+  if (const auto code = prepare(config)) return *code;
+  if (*plan) {
+    plan_options.rules = plan->count("--plan") == 0;
+    plan_options.plan = plan->count("--rules") == 0;
+    return show_plan(plan_options, config, *printing_dataplane(config));
+  }
+  if (*check) {
+    auto dataplane = open_dataplane(config);
+    return dataplane ? verify(config, **dataplane) : failed(dataplane.error());
+  }
+  return run_daemon_command(config);
+}
+
+int run_trace(int argc, char** argv) {
+  CLI::App app{"What would happen to a packet on this node, and why, by the rules that are in the kernel now", argv[0]};
+  TraceOptions options;
+  Config config;
+  config.mode = "nftables";
+  app.add_option("SRC", options.source, "the client's address, or \"host\" for this host itself")->required();
+  app.add_option("DST", options.destination, "IP, IP:PORT or IP:PORT/PROTO (default port 80, TCP)")->required();
+  app.add_option("--interface", options.interface, "where the packet comes in; default: where the route to SRC leads");
+  app.add_option("--proxy-mode", config.mode)->capture_default_str()->check(CLI::IsMember({"nftables", "iptables", "ipvs"}));
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e) == 0 ? 0 : 2;
+  }
+  auto dataplane = open_dataplane(config);
+  return dataplane ? trace(options, **dataplane) : failed(dataplane.error());
+}
 
 }  // namespace fairlead::proxy

@@ -41,7 +41,7 @@ struct ApplyReport {
 // dataplane's tool ("add element ip fairlead-proxy services { 10.96.0.1 . tcp . 80 : goto cluster-3 }").
 using Drift = std::string;
 
-// Connections since the rules were written (or an older reset), as far as the dataplane counts them.
+// Connections since the rule of this frontend or endpoint was written, as far as the dataplane counts them.
 struct Traffic {
   ServiceKey service;
   std::string port_name;

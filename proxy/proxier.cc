@@ -22,12 +22,14 @@
 #include "proxy/servers.h"
 #include "proxy/settings.h"
 #include "proxy/state.h"
+#include "proxy/traffic.h"
 
 namespace fairlead::proxy {
 
 namespace {
 
 constexpr std::chrono::seconds kNodeWait{30};
+constexpr std::chrono::seconds kTrafficInterval{5};
 constexpr std::string_view kTriggerTimeAnnotation = "endpoints.kubernetes.io/last-change-trigger-time";
 
 // A node that is about to go asks load balancers to stop sending it new connections (KEP-3836).
@@ -54,7 +56,8 @@ struct Proxier::Impl {
         health(SystemClock::get(), options.config.sync_period(), options.ipv4, options.ipv6),
         events(client, {.component = "kube-proxy", .host = options.node_name}),
         node_known(strand),
-        patience(strand) {
+        patience(strand),
+        traffic_timer(strand) {
     facts.node.name = options.node_name;
     facts.ipv4 = options.ipv4;
     facts.ipv6 = options.ipv6;
@@ -104,11 +107,28 @@ struct Proxier::Impl {
     cidrs->start();
     // The node's own address decides where NodePorts listen; give the Node some time to appear.
     patience.expires_after(kNodeWait);
+    read_traffic();
     patience.async_wait([this](const boost::system::error_code& ec) {
       if (ec || node_known.happened()) return;
       log::warn("Node {} has no address after {} s: using 127.0.0.1 as its primary one", facts.node.name, kNodeWait.count());
       node_ready = true;
       maybe_begin();
+    });
+  }
+
+  // Counters are read every few seconds, between commits, and only while somebody could see them.
+  void read_traffic() {
+    traffic_timer.expires_after(kTrafficInterval);
+    traffic_timer.async_wait([this](const boost::system::error_code& ec) {
+      if (ec) return;
+      if (runner && runner->begun() && state.service_count() <= options.traffic_series)
+        runner->on_worker([this]() -> std::function<void()> {
+          auto reading = dataplane->traffic();
+          return [this, reading = std::move(reading)] {
+            if (reading) traffic.update(*reading);
+          };
+        });
+      read_traffic();
     });
   }
 
@@ -187,19 +207,21 @@ struct Proxier::Impl {
         {"/metrics",
          [this] {
            metrics.pending(state);
-           return std::pair{std::string("text/plain; version=0.0.4; charset=utf-8"), registry.text()};
+           return std::pair{std::string("text/plain; version=0.0.4; charset=utf-8"), registry.text() + traffic.metrics_text(options.traffic_series)};
          }},
         {"/proxyMode", [this, text] { return std::pair{text, config.mode}; }},
         {"/configz",
          [this, json] {
            return std::pair{json, boost::json::serialize(boost::json::object{{"kubeproxy.config.k8s.io", config_as_json(config)}})};
          }},
+        {"/traffic", [this, json] { return std::pair{json, boost::json::serialize(traffic.to_json())}; }},
         {"/plan", [this, text] { return std::pair{text, to_text(planner->current())}; }},
     };
   }
 
   Task<> stop() {
     patience.cancel();
+    traffic_timer.cancel();
     if (!runner) co_return;
     for (auto& s : servers) co_await s->stop();
     servers.clear();
@@ -341,7 +363,8 @@ struct Proxier::Impl {
   std::shared_ptr<kube::Informer<corev1::Node>> nodes;
   std::shared_ptr<kube::Informer<networkingv1::ServiceCIDR>> cidrs;
   Event node_known;
-  net::steady_timer patience;
+  net::steady_timer patience, traffic_timer;
+  TrafficTotals traffic;
   bool node_ready = false;
   bool said_ready = false;
 };

@@ -22,6 +22,7 @@ struct ProxierOptions {
   std::string node_name;
   bool ipv4 = true, ipv6 = true;       // what the kernel can do
   bool clean_conntrack = true;         // forget flows to endpoints that have gone
+  std::size_t traffic_series = 5'000;  // most services and endpoints with counters in /metrics; reading them costs the kernel a listing
   std::function<void()> on_programmed;  // once, after the first sync
 };
 

@@ -59,6 +59,15 @@ void SyncRunner::request_full() {
   notify();
 }
 
+void SyncRunner::on_worker(std::function<std::function<void()>()> f) {
+  net::post(worker_->pool, [this, f = std::move(f), alive = std::weak_ptr(alive_)] {
+    auto then = f();
+    net::post(strand_, [then = std::move(then), alive] {
+      if (!alive.expired() && then) then();
+    });
+  });
+}
+
 void SyncRunner::schedule() {
   if (!begun_ || running_ || !wanted_ || scheduled_) return;
   const auto now = clock_.steady();

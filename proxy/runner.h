@@ -52,6 +52,8 @@ class SyncRunner {
   // Runs on the worker's thread after a successful commit, with all that it brought in; for further slow work.
   using AfterApply = std::function<void(const std::vector<Planner::Change>& changes, const NodeFacts& node)>;
   void after_apply(AfterApply f) { after_apply_ = std::move(f); }
+  // Runs f on the worker's thread between commits, and what it returns on the strand.
+  void on_worker(std::function<std::function<void()>()> f);
   void on_synced(std::function<void(const SyncResult&)> handler) { handler_ = std::move(handler); }
   void on_queued(std::function<void()> handler) { queued_ = std::move(handler); }
   // True from a change until the kernel has it.
