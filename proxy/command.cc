@@ -111,8 +111,8 @@ int run_proxy(int argc, char** argv) {
   auto* plan = app.add_subcommand("plan", "print the plan and the rules for manifests, without a cluster and without root");
   plan->add_option("-f,--filename", plan_options.files, "files or folders with Services, EndpointSlices, Nodes, ServiceCIDRs")->required();
   plan->add_option("--node", plan_options.node, "the node to plan for");
-  auto* rules_only = plan->add_flag("--rules", "only the rules");
-  plan->add_flag("--plan", "only the plan")->excludes(rules_only);
+  auto* rules_only = plan->add_flag("--rules")->description("only the rules");
+  plan->add_flag("--plan")->description("only the plan")->excludes(rules_only);
   auto* check = app.add_subcommand("verify", "compare the kernel with what the cluster asks for; exit code 1 if they differ");
   TopOptions top_options;
   auto* show_top = app.add_subcommand("top", "connections per service and endpoint, from a running proxy");

@@ -3,7 +3,10 @@
 #include "cni/agent/command.h"
 #include "controlplane/apiserver/command.h"
 #include "controlplane/control_plane.h"
+#include "controlplane/controllers/command.h"
+#include "controlplane/etcd/command.h"
 #include "controlplane/kubelet/command.h"
+#include "controlplane/scheduler/command.h"
 #include "lab/commands.h"
 #include "lab/node_init.h"
 #include "lab/supervisor.h"
@@ -21,6 +24,10 @@ std::span<const Command> commands() {
       {"cni-agent", "On every node", "pod network: CNI configuration and routes between nodes", cni::run_cni_agent},
       {"control-plane", "Control plane", "store, API server, scheduler and controllers in one process", run_control_plane},
       {"apiserver", "Control plane", "Kubernetes API server with its embedded store", apiserver::run_apiserver},
+      {"scheduler", "Control plane", "gives pods a node", scheduler::run_scheduler},
+      {"controller-manager", "Control plane", "Deployments, ReplicaSets, EndpointSlices, nodes, namespaces, garbage", controllers::run_controller_manager},
+      {"etcd", "Control plane", "the store with the etcd v3 gRPC API", etcd::run_etcd},
+      {"trace", "Look", "what would happen to a packet on this node, and why", proxy::run_trace},
       {"lab-supervisor", "", "owner of the lab's nodes", lab::run_lab_supervisor},
       {"lab-node", "", "init of a lab node", lab::run_lab_node},
       {"lab-images", "", "import images into a node", lab::run_lab_images},

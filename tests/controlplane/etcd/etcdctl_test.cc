@@ -265,6 +265,7 @@ TEST_F(Etcdctl, TlsWithClientCertificates) {
   EXPECT_FALSE(out.ok);
   EXPECT_TRUE(has(out.errors, "etcdserver: permission denied")) << out.errors;
   auto bad_files = o;
+  bad_files.listen = {"https://127.0.0.1:0"};
   bad_files.certificate_file = dir_.path() + "/missing.crt";
   auto refused = Server::start(*store_, bad_files);
   ASSERT_FALSE(refused);
