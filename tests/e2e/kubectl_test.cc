@@ -107,7 +107,7 @@ TEST(BadInput, IsRefusedWithFieldAndReasonAndNothingIsStored) {
 
 // kubectl knows --validate=warn since 1.25; an older one that does not validate itself gets the server's warning.
 TEST(BadInput, UnknownFieldIsAWarningWhenAskedFor) {
-  const bool old = !has(get({"create", "--help"}), "'warn'");
+  const bool old = !has(get({"create", "--help"}), "warn");
   const auto o = kubectl({"create", old ? "--validate=false" : "--validate=warn", "-f", "-"},
                          "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: warned}\ncolour: red\n");
   EXPECT_TRUE(o.ok()) << o;
