@@ -141,6 +141,12 @@ Result<int> up(const Options& options, std::chrono::seconds timeout) {
     return 1;
   }
   FL_TRY(const auto lock, lock_lab(options.state_dir));
+  // Refused before anything was made: the lock leaves no trace either.
+  const auto tidy = on_exit([&] {
+    if (path_exists(options.state_dir)) return;
+    ::unlink(lock_path(options.state_dir).c_str());
+    ::rmdir(fs::path(options.state_dir).parent_path().c_str());  // only if empty
+  });
   const auto state = load_state(options.state_dir);
   if (state) return resume(*state);
   if (state.error().code != ErrorCode::not_found) std::cerr << "fairlead up: " << state.error().message << "\n";
