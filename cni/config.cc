@@ -136,6 +136,49 @@ CniResult<> parse_valid_attachments(const Field& root, NetConf& c) {
   return {};
 }
 
+bool asks_for_something(const Field& f) {
+  const auto* v = f.raw();
+  if (!f.present() || v->is_bool()) return f.present() && v->get_bool();
+  if (v->is_array()) return !v->get_array().empty();
+  if (v->is_string()) return !v->get_string().empty();
+  if (v->is_number()) return v->to_number<double>() != 0;
+  return true;
+}
+
+// What the plugins that this one stands in for can do and this one can not: taken for granted by whoever wrote it down, so
+// ignoring it would be a lie. Keys that nobody defines stay ignored, as the specification asks.
+std::optional<CniError> find_unsupported(const Field& root, const NetConf& c) {
+  const Field runtime = root.get("runtimeConfig"), ipam = root.get("ipam");
+  struct Row {
+    Field field;
+    const char* reason;
+  };
+  std::vector<Row> rows = {{ipam.get("resolvConf"), "reading a resolver configuration is not supported; use dns"}};
+  const std::vector<Row> of_network = {
+      {runtime.get("portMappings"), "host ports are not supported"},
+      {runtime.get("aliases"), "aliases are not supported"},
+      {runtime.get("infinibandGUID"), "InfiniBand is not supported"},
+      {runtime.get("deviceID"), "devices are not supported"},
+      {root.get("ipMasq"), "masquerading is not supported here (fairlead cni-agent masquerades for the node)"},
+      {root.get("macspoofchk"), "the check of MAC addresses is not supported"},
+      {root.get("forceAddress"), "an address of the bridge is never taken away"},
+      {root.get("enabledad"), "duplicate address detection is not supported: addresses are unique by their leases"},
+      {root.get("disableContainerInterface"), "the container always gets an interface"},
+      {root.get("promisc"), "the container's link can not be promiscuous"},
+      {root.get("allmulti"), "the container's link can not take all multicast"},
+      {root.get("txQLen"), "the queue length can not be set"},
+  };
+  if (c.role == Role::network) rows.insert(rows.end(), of_network.begin(), of_network.end());
+  // hairpinMode is what routing does anyway.
+  if (c.role == Role::network && c.wiring == Wiring::routed)
+    for (const char* key : {"bridge", "promiscMode", "vlan", "vlanTrunk", "preserveDefaultVlan", "portIsolation"})
+      rows.push_back({root.get(key), "needs the bridge wiring (\"wiring\": \"bridge\")"});
+  if (!c.ipam.builtin) rows.push_back({ipam.get("type"), "only the built-in address management is supported (fairlead-cni)"});
+  for (const Row& r : rows)
+    if (asks_for_something(r.field)) return CniError{Code::unsupported_field, fmt::format("unsupported field: {}: {}", r.field.path(), r.reason), ""};
+  return std::nullopt;
+}
+
 CniResult<> parse_network(const Field& root, NetConf& c) {
   const Field runtime = root.get("runtimeConfig");
   const Field cni_args = root.get("args").get("cni");
@@ -192,7 +235,10 @@ CniResult<NetConf> parse_config(std::string_view text) {
     CNI_TRY(c.prev_result, parse_attachment(prev));
   }
   CNI_CHECK(parse_valid_attachments(root, c));
-  if (c.role != Role::loopback) CNI_CHECK(parse_network(root, c));
+  if (c.role != Role::loopback) {
+    CNI_CHECK(parse_network(root, c));
+    c.unsupported = find_unsupported(root, c);
+  }
   return c;
 }
 

@@ -72,6 +72,9 @@ struct NetConf {
   };
   std::vector<Valid> valid_attachments;        // GC
   bool has_valid_attachments = false;
+  // A field that asks for something this plugin can not do. ADD, CHECK and STATUS answer with it; DEL and GC go on, because
+  // what was attached has to go in any case.
+  std::optional<CniError> unsupported;
   std::string text;                            // as it came, for a delegated plugin
 };
 

@@ -226,6 +226,7 @@ CniResult<std::string> run_verb(const Services& s, const Request& r, const NetCo
     return cni_fail(Code::incompatible_version, "CHECK needs cniVersion 0.4.0 or later, the configuration says {}", to_string(c.version));
   if ((r.verb == Verb::gc || r.verb == Verb::status) && !has_gc_and_status(c.version))
     return cni_fail(Code::incompatible_version, "{} needs cniVersion 1.1.0 or later, the configuration says {}", to_string(r.verb), to_string(c.version));
+  if (c.unsupported && (r.verb == Verb::add || r.verb == Verb::check || r.verb == Verb::status)) return cni_fail(*c.unsupported);
   switch (c.role) {
     case Role::network: return run_network(s, r, c);
     case Role::ipam: return run_ipam(s, r, c);

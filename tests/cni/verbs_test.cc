@@ -73,6 +73,20 @@ TEST_F(Verbs, GcRemovesWhatIsNotListed) {
   EXPECT_TRUE(*rt_->find_link("other1"));
 }
 
+TEST_F(Verbs, WhatIsNotSupportedIsRefusedButCanBeTakenAway) {
+  const NetNs a = *NetNs::create();
+  const std::string text = conf(R"("enabledad":true)");
+  for (const char* verb : {"ADD", "CHECK", "STATUS"}) {
+    const Outcome o = call("a", &a, text).run(verb);
+    EXPECT_EQ(o.exit_code, 1) << verb;
+    EXPECT_NE(o.out.find("\"code\":2,"), std::string::npos) << o.out;
+  }
+  EXPECT_EQ(used(), 0u);
+  ASSERT_EQ(call("a", &a, conf()).run("ADD").exit_code, 0);
+  EXPECT_EQ(call("a", &a, text).run("DEL").exit_code, 0);
+  EXPECT_EQ(used(), 0u);
+}
+
 TEST_F(Verbs, StatusSaysWhetherAnAddWouldWork) {
   const std::string tiny = "10.9.0.0/30";  // one pod
   EXPECT_EQ(call("", nullptr, conf("", tiny)).run("STATUS").exit_code, 0);
