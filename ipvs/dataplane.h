@@ -1,0 +1,24 @@
+// The IPVS dataplane: proxy::Dataplane over one FamilySync per enabled family. See layout.h for where packets meet what, and
+// docs/dataplanes/ipvs.md for what it does differently from the others.
+//
+// IPVS and ipset announce no changes, so on_foreign_change() never fires: the runner compares everything every sync period
+// instead, as kube-proxy does. That is also when new addresses of the node begin to take NodePorts.
+#pragma once
+
+#include <memory>
+
+#include "ipvs/kernel.h"
+#include "ipvs/sync.h"
+#include "proxy/dataplane.h"
+
+namespace fairlead::ipvs {
+
+// `kernel` outlives the dataplane.
+std::unique_ptr<proxy::Dataplane> make_dataplane(Kernel& kernel, const Options& options = {});
+// On the real kernel of the calling thread's network namespace. Loads IPVS if need be, sets the kernel parameters it needs and
+// checks that the scheduler exists.
+Result<std::unique_ptr<proxy::Dataplane>> open_dataplane(const Options& options = {});
+// Without checks and settings: for removing what is there. not_found: this kernel has no IPVS, so nothing of it is there.
+Result<std::unique_ptr<proxy::Dataplane>> open_for_removal(const Options& options = {});
+
+}  // namespace fairlead::ipvs
