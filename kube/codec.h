@@ -61,6 +61,10 @@ struct Envelope {
   std::string raw;  // the object's own bytes
 };
 Result<Envelope> open_envelope(std::string_view bytes);
+struct EnvelopeView {
+  std::string_view api_version, kind, raw;
+};
+Result<EnvelopeView> view_envelope(std::string_view bytes);  // the same without copies
 bool has_envelope(std::string_view bytes);
 // With the envelope. `trusted`: written by to_protobuf() before, so nothing is normalised or checked again.
 Result<> from_protobuf(std::string_view bytes, Message& out, bool trusted = false);

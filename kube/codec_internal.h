@@ -20,6 +20,9 @@ inline constexpr std::size_t kMaxStrictErrors = 100;
 // parse_json() with the memory of the values in `storage`, which must outlive them.
 Result<boost::json::value> parse_json_into(std::string_view text, const DecodeOptions& options, boost::json::storage_ptr storage);
 
+// An object of any named type in an envelope of its own, inside another object.
+Result<std::unique_ptr<google::protobuf::Message>> decode_embedded(std::string_view bytes);
+
 // Well-formed UTF-8 (RFC 3629).
 bool valid_utf8(std::string_view text);
 

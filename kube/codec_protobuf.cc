@@ -26,10 +26,6 @@ namespace io = google::protobuf::io;
 
 constexpr std::string_view kMagic("k8s\0", 4);
 
-struct EnvelopeView {
-  std::string_view api_version, kind, raw;
-};
-
 // One length-delimited field after another, other wire types skipped: all that runtime.Unknown and its TypeMeta need.
 class WireReader {
  public:
@@ -76,32 +72,10 @@ class WireReader {
   bool ok_ = true;
 };
 
-Result<EnvelopeView> view_envelope(std::string_view bytes) {
-  if (!has_envelope(bytes)) return fail(ErrorCode::invalid_argument, "protobuf: the bytes 6b 38 73 00 are missing at the start");
-  EnvelopeView e;
-  std::uint32_t field = 0;
-  std::string_view value;
-  WireReader outer(bytes.substr(kMagic.size()));
-  while (outer.next(field, value)) {
-    if (field == 2) e.raw = value;
-    if (field == 3 && !value.empty())
-      return fail(ErrorCode::invalid_argument, "protobuf: contentEncoding \"{}\" is not supported", value);
-    if (field != 1) continue;
-    WireReader meta(value);
-    while (meta.next(field, value)) {
-      if (field == 1) e.api_version = value;
-      if (field == 2) e.kind = value;
-    }
-    if (!meta.ok()) return fail(ErrorCode::invalid_argument, "protobuf: malformed type in the envelope");
-  }
-  if (!outer.ok()) return fail(ErrorCode::invalid_argument, "protobuf: malformed envelope");
-  return e;
-}
-
 // An object embedded in another one, in an envelope of its own, may hold yet another one: this many levels.
 constexpr int kMaxEmbedded = 4;
 
-Result<AnyObject> decode_enveloped(std::string_view bytes, int level);
+Result<std::unique_ptr<Message>> decode_enveloped(std::string_view bytes, int level);
 
 class Normalizer {
  public:
@@ -245,9 +219,9 @@ class Normalizer {
       return {};
     }
     if (has_envelope(bytes)) {
-      const auto any = decode_enveloped(bytes, level_ + 1);
-      if (!any) return bad("{}", any.error().message);
-      m.GetReflection()->SetString(&m, f.field, to_json(*any->object));
+      const auto object = decode_enveloped(bytes, level_ + 1);
+      if (!object) return bad("{}", object.error().message);
+      m.GetReflection()->SetString(&m, f.field, to_json(**object));
       return {};
     }
     if (const auto parsed = parse_json(bytes); !parsed) return bad("{}", parsed.error().message);
@@ -270,17 +244,16 @@ Result<> normalize_at(Message& object, int level) {
   return Normalizer(level).message(type_info(*object.GetDescriptor()), object);
 }
 
-Result<AnyObject> decode_enveloped(std::string_view bytes, int level) {
+Result<std::unique_ptr<Message>> decode_enveloped(std::string_view bytes, int level) {
   if (level > kMaxEmbedded)
     return fail(ErrorCode::invalid_argument, "protobuf: objects embedded more than {} levels deep", kMaxEmbedded);
   FL_TRY(const auto e, view_envelope(bytes));
-  AnyObject any;
-  any.kind = find_kind(e.api_version, e.kind);
-  if (!any.kind) return fail(ErrorCode::not_found, "no kind \"{}\" is registered for version \"{}\"", e.kind, e.api_version);
-  any.object.reset(any.kind->prototype->New());
-  FL_CHECK(parse_body(e.raw, *any.object));
-  FL_CHECK(normalize_at(*any.object, level));
-  return any;
+  const Message* prototype = find_prototype(e.api_version, e.kind);
+  if (!prototype) return fail(ErrorCode::not_found, "no kind \"{}\" is registered for version \"{}\"", e.kind, e.api_version);
+  std::unique_ptr<Message> object(prototype->New());
+  FL_CHECK(parse_body(e.raw, *object));
+  FL_CHECK(normalize_at(*object, level));
+  return object;
 }
 
 void put_tag(io::CodedOutputStream& out, std::uint32_t field, std::size_t size) {
@@ -298,6 +271,28 @@ void put_text(io::CodedOutputStream& out, std::uint32_t field, std::string_view 
 }
 
 }  // namespace
+
+Result<EnvelopeView> view_envelope(std::string_view bytes) {
+  if (!has_envelope(bytes)) return fail(ErrorCode::invalid_argument, "protobuf: the bytes 6b 38 73 00 are missing at the start");
+  EnvelopeView e;
+  std::uint32_t field = 0;
+  std::string_view value;
+  WireReader outer(bytes.substr(kMagic.size()));
+  while (outer.next(field, value)) {
+    if (field == 2) e.raw = value;
+    if (field == 3 && !value.empty())
+      return fail(ErrorCode::invalid_argument, "protobuf: contentEncoding \"{}\" is not supported", value);
+    if (field != 1) continue;
+    WireReader meta(value);
+    while (meta.next(field, value)) {
+      if (field == 1) e.api_version = value;
+      if (field == 2) e.kind = value;
+    }
+    if (!meta.ok()) return fail(ErrorCode::invalid_argument, "protobuf: malformed type in the envelope");
+  }
+  if (!outer.ok()) return fail(ErrorCode::invalid_argument, "protobuf: malformed envelope");
+  return e;
+}
 
 bool has_envelope(std::string_view bytes) { return bytes.starts_with(kMagic); }
 
@@ -339,6 +334,8 @@ Result<> from_protobuf(std::string_view bytes, Message& out, bool trusted) {
   return trusted ? Result<>() : normalize(out);
 }
 
+Result<std::unique_ptr<Message>> decode_embedded(std::string_view bytes) { return decode_enveloped(bytes, 1); }
+
 Result<> normalize(Message& object) { return normalize_at(object, 0); }
 
 Result<AnyObject> decode_object(std::string_view bytes, const DecodeOptions& options) {
@@ -346,7 +343,12 @@ Result<AnyObject> decode_object(std::string_view bytes, const DecodeOptions& opt
     FL_TRY(const auto json, parse_json(bytes, options));
     return decode_object(json, options);
   }
-  return decode_enveloped(bytes, 0);
+  FL_TRY(const auto e, view_envelope(bytes));
+  AnyObject any;
+  any.kind = find_kind(e.api_version, e.kind);
+  if (!any.kind) return fail(ErrorCode::not_found, "no kind \"{}\" is registered for version \"{}\"", e.kind, e.api_version);
+  FL_TRY(any.object, decode_enveloped(bytes, 0));
+  return any;
 }
 
 }  // namespace fairlead::kube

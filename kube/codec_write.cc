@@ -336,11 +336,11 @@ class Emitter {
   void raw(const std::string& bytes) {
     if (bytes.empty()) return s_.null();
     if (!has_envelope(bytes)) return s_.raw(bytes);
-    const auto any = decode_object(std::string_view(bytes));
-    if (!any) return s_.null();
-    const std::string api_version = any->kind->api_version();
-    const std::string_view version = api_version;
-    object(type_info(*any->object->GetDescriptor()), *any->object, &version, &any->kind->kind);
+    const auto embedded = decode_embedded(bytes);
+    if (!embedded) return s_.null();
+    const TypeName& name = *type_name_of(*(*embedded)->GetDescriptor());
+    const std::string_view api_version = name.api_version, kind = name.kind;
+    object(type_info(*(*embedded)->GetDescriptor()), **embedded, &api_version, &kind);
   }
 
   Sink& s_;

@@ -204,6 +204,7 @@ struct Table {
   std::unordered_map<std::string, const Kind*> by_resource;
   std::unordered_map<const Descriptor*, const Kind*> by_type;
   std::unordered_map<const Descriptor*, TypeName> names;
+  std::unordered_map<std::string, const google::protobuf::Message*> prototypes;
 
   Table() {
     for (auto part : {core_kinds(), apps_kinds(), networking_kinds(), other_kinds()}) {
@@ -213,8 +214,8 @@ struct Table {
       by_kind.emplace(gvk_key(k.api_version(), k.kind), &k);
       by_resource.emplace(gvr_key(k.group, k.version, k.resource), &k);
       by_type.emplace(k.prototype->GetDescriptor(), &k);
-      names[k.prototype->GetDescriptor()] = {k.api_version(), std::string(k.kind)};
-      if (k.list_prototype) names[k.list_prototype->GetDescriptor()] = {k.api_version(), k.list_kind()};
+      add_name(*k.prototype, k.api_version(), std::string(k.kind));
+      if (k.list_prototype) add_name(*k.list_prototype, k.api_version(), k.list_kind());
     }
     add_name<autoscalingv1::Scale>("autoscaling/v1");
     add_name<policyv1::Eviction>("policy/v1");
@@ -239,7 +240,11 @@ struct Table {
 
   template <typename T>
   void add_name(std::string api_version) {
-    names[T::descriptor()] = {std::move(api_version), T::descriptor()->name()};
+    add_name(T::default_instance(), std::move(api_version), T::descriptor()->name());
+  }
+  void add_name(const google::protobuf::Message& prototype, std::string api_version, std::string kind) {
+    prototypes[gvk_key(api_version, kind)] = &prototype;
+    names[prototype.GetDescriptor()] = {std::move(api_version), std::move(kind)};
   }
 };
 
@@ -300,6 +305,10 @@ const Kind& kind_of(const Descriptor& type) {
 const TypeName* type_name_of(const Descriptor& type) {
   const auto it = table().names.find(&type);
   return it == table().names.end() ? nullptr : &it->second;
+}
+
+const google::protobuf::Message* find_prototype(std::string_view api_version, std::string_view kind) {
+  return find_pointer(table().prototypes, gvk_key(api_version, kind));
 }
 
 std::string resource_path(const Kind& kind, std::string_view ns, std::string_view name, std::string_view subresource) {

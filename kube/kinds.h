@@ -61,6 +61,8 @@ struct TypeName {
   std::string kind;
 };
 const TypeName* type_name_of(const google::protobuf::Descriptor& type);
+// An empty object of that name, or null. Kinds, lists and the others alike: ("v1", "PodList"), ("v1", "Status").
+const google::protobuf::Message* find_prototype(std::string_view api_version, std::string_view kind);
 
 template <typename T>
 const Kind& kind_of() {

@@ -377,6 +377,12 @@ TEST(CodecProtobuf, EmbeddedObjectsAreBounded) {
   appsv1::ControllerRevision out;
   ASSERT_TRUE(from_protobuf(wrap(bytes), out).has_value());
   EXPECT_EQ(out.data().raw(), R"({"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"x"}})") << "kept as JSON";
+  metav1::WatchEvent event;
+  event.set_type("ERROR");
+  metav1::Status status;
+  status.set_code(410);
+  event.mutable_object()->set_raw(to_protobuf(status));
+  EXPECT_EQ(to_json(event), R"({"type":"ERROR","object":{"kind":"Status","apiVersion":"v1","metadata":{},"code":410}})");
   for (int i = 0; i < 100; ++i) bytes = wrap(bytes);
   const auto r = from_protobuf(bytes, out);
   ASSERT_FALSE(r.has_value());

@@ -58,6 +58,10 @@ TEST(Kinds, TypeNames) {
   EXPECT_EQ(type_name_of(*corev1::PodList::descriptor())->kind, "PodList");
   EXPECT_EQ(type_name_of(*appsv1::DeploymentList::descriptor())->api_version, "apps/v1");
   EXPECT_EQ(type_name_of(*corev1::PodSpec::descriptor()), nullptr);
+  for (const Kind& k : kinds()) EXPECT_EQ(find_prototype(k.api_version(), k.kind), k.prototype) << k.kind;
+  EXPECT_EQ(find_prototype("v1", "Status")->GetDescriptor()->name(), "Status");
+  EXPECT_EQ(find_prototype("apps/v1", "DeploymentList")->GetDescriptor()->name(), "DeploymentList");
+  EXPECT_EQ(find_prototype("v1", "PodSpec"), nullptr);
 }
 
 TEST(Kinds, Paths) {

@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <boost/json/parse.hpp>
-#include <chrono>
+#include <ctime>
 #include <span>
 
 #include "kube/api.h"
@@ -341,11 +341,11 @@ TEST(StrategicPatch, LongListsAreLinear) {
   const auto wrap = [](json::array list) { return json::object{{"spec", {{"imagePullSecrets", std::move(list)}}}}; };
   json::object patch = wrap(b);
   patch["spec"].as_object()["$setElementOrder/imagePullSecrets"] = order;
-  const auto start = std::chrono::steady_clock::now();
+  const std::clock_t start = std::clock();
   const auto out = strategic_patch(wrap(a), patch, *corev1::Pod::descriptor());
   ASSERT_TRUE(out.has_value());
   EXPECT_EQ(out->at("spec").at("imagePullSecrets").as_array().size(), 40000u);
-  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(5)) << "a quadratic merge takes minutes";
+  EXPECT_LT(std::clock() - start, 8 * CLOCKS_PER_SEC) << "processor time; a quadratic merge takes minutes";
 }
 
 }  // namespace
