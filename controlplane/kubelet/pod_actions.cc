@@ -1,8 +1,13 @@
 // The actions of a pod's worker: each is one coroutine, started by launch(), which marks in the memory what is under way;
 // action_ended() makes the worker look at the runtime and decide anew.
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <filesystem>
 
+#include "base/fd.h"
 #include "base/files.h"
 #include "base/log.h"
 #include "controlplane/kubelet/environment.h"
@@ -52,6 +57,15 @@ bool valid_image_name(const std::string& image) {
   return std::all_of(image.begin(), image.end(), [](char c) {
     return std::isalnum(static_cast<unsigned char>(c)) || c == '.' || c == '-' || c == '_' || c == '/' || c == ':' || c == '@';
   });
+}
+
+// Files that a pod needs only as long as it runs: written in place, without waiting for the disk.
+Result<> write_pod_file(const std::string& path, std::string_view content, unsigned mode) {
+  Fd fd(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, mode));
+  if (!fd) return fail_errno(errno, "create {}", path);
+  if (::fchmod(fd.get(), mode) != 0) return fail_errno(errno, "chmod {}", path);
+  if (::write(fd.get(), content.data(), content.size()) != static_cast<ssize_t>(content.size())) return fail_errno(errno, "write {}", path);
+  return {};
 }
 
 // The path of subPath inside a volume. It must not lead out of it, whatever links a container has put there.
@@ -381,12 +395,12 @@ Result<std::vector<MountPoint>> PodWorker::mounts_of(const corev1::Container& co
   if (!own_hosts && !pod_->spec().hostnetwork()) {
     const std::string hosts = hosts_file(context_.settings, uid());
     FL_CHECK(make_dirs(pod_dir(context_.settings, uid())));
-    FL_CHECK(write_file_atomic(hosts, hosts_content(*pod_, facts().pod_ips, context_.settings)));
+    FL_CHECK(write_pod_file(hosts, hosts_content(*pod_, facts().pod_ips, context_.settings), 0644));
     out.push_back({"/etc/hosts", hosts, false, {}});
   }
   const std::string message = termination_message_file(context_.settings, uid(), container.name(), attempt);
   FL_CHECK(make_dirs(std::filesystem::path(message).parent_path().string()));
-  FL_CHECK(write_file_atomic(message, "", 0666));  // any user in the container may write it
+  FL_CHECK(write_pod_file(message, "", 0666));  // any user in the container may write it
   const std::string& at = container.terminationmessagepath();
   out.push_back({at.empty() ? "/dev/termination-log" : at, message, false, {}});
   return out;

@@ -53,6 +53,22 @@ class ClientPodApi final : public PodApi {
   std::shared_ptr<kube::Client> client_;
 };
 
+// Conditions merge by type and field by field: a field that a condition has lost must be set to null.
+json::array conditions_patch(const json::value* before, const json::value& after) {
+  json::array out;
+  for (const json::value& item : after.as_array()) {
+    json::object next = item.as_object();
+    if (before)
+      for (const json::value& old : before->as_array()) {
+        if (old.at("type") != item.at("type")) continue;
+        for (const auto& [key, value] : old.as_object())
+          if (!item.as_object().contains(key)) next[key] = nullptr;
+      }
+    out.push_back(std::move(next));
+  }
+  return out;
+}
+
 }  // namespace
 
 std::unique_ptr<PodApi> make_pod_api(std::shared_ptr<kube::Client> client) {
@@ -70,6 +86,8 @@ std::string status_patch(const std::string& uid, const corev1::PodStatus& from, 
       json::array list{json::object{{"$patch", "replace"}}};
       for (const auto& item : value.as_array()) list.push_back(item);
       changes[key] = std::move(list);
+    } else if (key == "conditions") {
+      changes[key] = conditions_patch(old, value);
     } else {
       changes[key] = value;
     }

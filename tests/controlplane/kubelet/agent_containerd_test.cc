@@ -369,7 +369,7 @@ TEST_F(AgentTest, HooksRunAndGraceIsKept) {
   const auto begin = std::chrono::steady_clock::now();
   remove(pod, 10);
   EXPECT_GE(ms_since(begin), 1000);
-  EXPECT_LT(ms_since(begin), 4000);
+  EXPECT_LT(ms_since(begin), 9000) << "not the whole grace period";
   EXPECT_EQ(container(*pod).state().terminated().message(), "started\n");
 
   auto stubborn = make_pod("stubborn", {});

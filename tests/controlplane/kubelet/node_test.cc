@@ -125,6 +125,21 @@ TEST(StatusPatch, OnlyWhatDiffers) {
               "podIPs":[{"$patch":"replace"},{"ip":"10.0.0.2"}]}})"));
 }
 
+TEST(StatusPatch, AConditionLosesItsReason) {
+  corev1::PodStatus from, to;
+  auto* c = from.add_conditions();
+  c->set_type("Ready");
+  c->set_status("False");
+  c->set_reason("ContainersNotReady");
+  c->set_message("containers with unready status: [app]");
+  c = to.add_conditions();
+  c->set_type("Ready");
+  c->set_status("True");
+  EXPECT_EQ(boost::json::parse(status_patch("u1", from, to)),
+            boost::json::parse(R"({"metadata":{"uid":"u1"},"status":{"conditions":[
+              {"type":"Ready","status":"True","reason":null,"message":null}]}})"));
+}
+
 TEST(Admission, Refusals) {
   Settings s;
   s.max_pods = 2;
