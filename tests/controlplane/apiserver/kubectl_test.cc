@@ -1,9 +1,10 @@
-// The real kubectl against the apiserver on loopback: the current one from PATH, and Debian 12's 1.20 (taken from the package
-// kubernetes-client when apt can fetch it). No controllers run, so objects are what the apiserver makes of them.
+// The real kubectl against the apiserver on loopback: the one in PATH, Debian 12's 1.20 and a current 1.36 (both fetched by
+// scripts/kubectls). No controllers run, so objects are what the apiserver makes of them.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <regex>
 #include <thread>
 
 #include "base/files.h"
@@ -17,13 +18,11 @@ using ::testing::HasSubstr;
 using ::testing::MatchesRegex;
 using ::testing::Not;
 
-// Debian's old kubectl, unpacked once into a cache folder. Empty: it cannot be had here.
-std::string old_kubectl() {
+// "current" is the one in PATH; scripts/kubectls has put the others into the cache. Empty: it is not there.
+std::string kubectl_of(const std::string& version) {
+  if (version == "current") return "kubectl";
   const char* home = ::getenv("HOME");
-  const std::string dir = std::string(home ? home : "/tmp") + "/.cache/fairlead/kubernetes-client";
-  const auto path = dir + "/usr/bin/kubectl";
-  if (std::filesystem::exists(path)) return path;
-  run_shell("/dev/null", "mkdir -p " + dir + " && cd " + dir + " && apt-get download kubernetes-client && dpkg -x kubernetes-client_*.deb . && rm -f *.deb");
+  const std::string path = std::string(home ? home : "/root") + "/.cache/fairlead/kubectl/" + version + "/kubectl";
   return std::filesystem::exists(path) ? path : "";
 }
 
@@ -44,8 +43,8 @@ const auto* const stop_at_the_end = ::testing::AddGlobalTestEnvironment(new Stop
 class Kubectl : public ::testing::TestWithParam<const char*> {
  protected:
   void SetUp() override {
-    binary_ = std::string(GetParam()) == "current" ? "kubectl" : old_kubectl();
-    if (binary_.empty()) GTEST_SKIP() << "kubectl 1.20 cannot be fetched here";
+    binary_ = kubectl_of(GetParam());
+    if (binary_.empty()) GTEST_SKIP() << "kubectl " << GetParam() << " is not in the cache: scripts/kubectls fetches it";
     ns_ = std::string("t") + std::to_string(++count_);
     must("create namespace " + ns_);
     must("create serviceaccount default");
@@ -69,8 +68,8 @@ class Kubectl : public ::testing::TestWithParam<const char*> {
   static inline int count_ = 0;
 };
 
-INSTANTIATE_TEST_SUITE_P(Versions, Kubectl, ::testing::Values("current", "1.20"),
-                         [](const auto& info) { return std::string(info.param) == "current" ? "current" : "v1_20"; });
+INSTANTIATE_TEST_SUITE_P(Versions, Kubectl, ::testing::Values("current", "1.20", "1.36"),
+                         [](const auto& info) { return "v" + std::regex_replace(std::string(info.param), std::regex("[.]"), "_"); });
 
 constexpr char kDeployment[] = R"(
 apiVersion: apps/v1

@@ -42,6 +42,7 @@ TestServer::TestServer(Tune tune, std::string dir) : dir_(std::move(dir)), tempo
   ca_ = must(pki::make_ca("test-ca", kYear));
   const auto server = must(pki::make_server(ca_, {"kube-apiserver", {}}, {{"localhost", "kubernetes"}, {IpAddress::v4(127, 0, 0, 1)}}, kYear));
   must(write_file_atomic(dir_ + "/ca.crt", ca_.certificate_pem));
+  must(write_file_atomic(dir_ + "/ca.key", ca_.key_pem, 0600));
   must(write_file_atomic(dir_ + "/server.crt", server.certificate_pem));
   must(write_file_atomic(dir_ + "/server.key", server.key_pem, 0600));
   must(write_file_atomic(dir_ + "/sa.key", must(pki::make_rsa_key(2048)), 0600));
