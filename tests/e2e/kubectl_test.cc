@@ -52,7 +52,7 @@ TEST(Kubectl, CreateScaleExposeWatchAndDeleteADeployment) {
   ASSERT_TRUE(kubectl({"rollout", "status", "deployment/dep", "--timeout=60s"}).ok());
   ASSERT_TRUE(kubectl({"expose", "deployment", "dep", "--port=80", "--target-port=8080"}).ok());
   EXPECT_TRUE(has(get({"get", "service", "dep", "-o", "wide"}), "app=dep"));
-  const auto watched = run({"timeout", "3", "kubectl", "--kubeconfig", "/var/lib/fairlead/lab/kubeconfig", "get", "deployment", "dep", "-w"});
+  const auto watched = run({"timeout", "3", kubectl_program(), "--kubeconfig", "/var/lib/fairlead/lab/kubeconfig", "get", "deployment", "dep", "-w"});
   EXPECT_TRUE(has(watched.out, "2/2")) << watched;
   ASSERT_TRUE(kubectl({"scale", "deployment", "dep", "--replicas=3"}).ok());
   EXPECT_TRUE(eventually(30s, [&] { return has(kubectl({"get", "deployment", "dep"}).out, "3/3"); }));

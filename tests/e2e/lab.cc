@@ -57,8 +57,13 @@ Output run(std::vector<std::string> argv, const std::string& stdin_text, const s
   return {r->status.signal != 0 ? 128 + r->status.signal : r->status.code, r->stdout_text, r->stderr_text};
 }
 
+std::string kubectl_program() {
+  const char* path = std::getenv("FAIRLEAD_KUBECTL");
+  return path != nullptr && *path != '\0' ? path : "kubectl";
+}
+
 Output kubectl(std::vector<std::string> args, const std::string& stdin_text) {
-  args.insert(args.begin(), {"kubectl", "--kubeconfig", kKubeconfig});
+  args.insert(args.begin(), {kubectl_program(), "--kubeconfig", kKubeconfig});
   return run(std::move(args), stdin_text);
 }
 

@@ -24,6 +24,8 @@ std::ostream& operator<<(std::ostream& os, const Output& o);
 
 // argv[0] "fairlead", "fairlead-demo" are those of this build.
 Output run(std::vector<std::string> argv, const std::string& stdin_text = {}, const std::string& netns = {});
+// FAIRLEAD_KUBECTL, or the one in PATH.
+std::string kubectl_program();
 Output kubectl(std::vector<std::string> args, const std::string& stdin_text = {});
 // kubectl, expected to succeed; its output without the last newline.
 std::string get(std::vector<std::string> args);
