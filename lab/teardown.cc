@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <charconv>
 #include <filesystem>
+#include <map>
 
 #include "base/clock.h"
 #include "base/files.h"
@@ -18,10 +19,15 @@ namespace fs = std::filesystem;
 using namespace std::chrono_literals;
 namespace {
 
+struct Found {
+  std::vector<ProcessId> processes;
+  bool again = false;  // a program of this build is just being started and has no command line yet: look again
+};
+
 // Processes whose command line names this lab: found even when lab.json is lost. Only the lab's own two kinds of process
 // are looked for; everything on a node ends with the node's init.
-std::vector<ProcessId> find_processes(const Options& o) {
-  std::vector<ProcessId> out;
+Found find_processes(const Options& o) {
+  Found out;
   const std::string dir = "--state-dir" + std::string(1, '\0') + o.state_dir + std::string(1, '\0');
   std::error_code ec;
   for (const auto& e : fs::directory_iterator("/proc", ec)) {
@@ -29,21 +35,32 @@ std::vector<ProcessId> find_processes(const Options& o) {
     pid_t pid = 0;
     if (std::from_chars(name.data(), name.data() + name.size(), pid).ec != std::errc{}) continue;
     const auto cmd = read_file(e.path().string() + "/cmdline");
-    if (!cmd || cmd->find(dir) == std::string::npos) continue;
+    if (!cmd) continue;
+    if (cmd->empty() && fs::read_symlink(e.path() / "exe", ec).filename() == "fairlead") out.again = true;
+    if (cmd->find(dir) == std::string::npos) continue;
     const std::string kinds[] = {std::string("lab-supervisor") + '\0', std::string("lab-node") + '\0'};
     if (std::none_of(std::begin(kinds), std::end(kinds), [&](const auto& k) { return cmd->find(k) != std::string::npos; })) continue;
-    if (auto id = identify(pid)) out.push_back(*id);
+    if (auto id = identify(pid)) out.processes.push_back(*id);
   }
   return out;
 }
 
+// One that dies may just have started another: looks until there is none.
 void end_processes(const Options& o, Teardown& t) {
-  auto processes = find_processes(o);
-  for (const auto& p : processes) ::kill(p.pid, SIGKILL);
   const auto until = SystemClock::get().steady() + 10s;
-  for (const auto& p : processes) {
+  std::map<pid_t, ProcessId> killed;
+  for (;;) {
+    const Found now = find_processes(o);
+    for (const auto& p : now.processes) {
+      ::kill(p.pid, SIGKILL);
+      killed.emplace(p.pid, p);
+    }
+    if ((now.processes.empty() && !now.again) || SystemClock::get().steady() >= until) break;
+    ::usleep(5'000);
+  }
+  for (const auto& [pid, p] : killed) {
     while (alive(p) && SystemClock::get().steady() < until) ::usleep(5'000);
-    (alive(p) ? t.problems : t.removed).push_back(fmt::format("process {}", p.pid));
+    (alive(p) ? t.problems : t.removed).push_back(fmt::format("process {}", pid));
   }
 }
 
@@ -112,7 +129,7 @@ Teardown remove_lab(const Options& o) {
 
 std::vector<std::string> find_leftovers(const Options& o) {
   std::vector<std::string> out;
-  for (const auto& p : find_processes(o)) out.push_back(fmt::format("process {}", p.pid));
+  for (const auto& p : find_processes(o).processes) out.push_back(fmt::format("process {}", p.pid));
   if (auto found = find_network_leftovers(o.bridge)) out.insert(out.end(), found->begin(), found->end());
   for (const auto& dir : cgroup_dirs()) out.push_back("cgroup " + dir);
   if (path_exists(o.state_dir)) out.push_back("folder " + o.state_dir);

@@ -123,6 +123,7 @@ Result<int> create(const Options& options, std::chrono::seconds timeout) {
     remove_lab(options);
   });
   FL_CHECK(make_lab(plan));
+  if (g_interrupted) return 130;
   FL_CHECK(start_supervisor(plan));
   if (auto r = wait_ready(plan, timeout, {say, [] { return g_interrupted.load(); }}); !r) {
     if (r.error().code == ErrorCode::cancelled) return 130;
