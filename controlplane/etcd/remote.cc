@@ -494,8 +494,10 @@ Result<std::shared_ptr<Remote>> Remote::connect(RemoteOptions options) {
   grpc::ChannelArguments args;
   args.SetMaxReceiveMessageSize(-1);
   args.SetServiceConfigJSON(kServiceConfig);
-  args.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 30'000);
-  args.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10'000);
+  // A member that is silent for ten seconds is left alone until it speaks again. etcd takes one ping in 5 seconds.
+  args.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 6'000);
+  args.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 4'000);
+  args.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
   args.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 2'000);
   args.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);  // a connection of its own, also beside others to the same server
   auto channel = grpc::CreateCustomChannel(endpoints.target, creds, args);

@@ -1,6 +1,5 @@
 // The services Maintenance and Cluster.
 #include <fcntl.h>
-#include <openssl/evp.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -18,14 +17,14 @@ using grpc::ServerUnaryReactor;
 
 constexpr std::size_t kBlob = 32u << 10;
 
-// Sends a snapshot file piece by piece, then its SHA-256, as etcd does. The file is made first and removed at once, so it
+// Sends a snapshot file piece by piece, its checksum last and alone, as etcd does. The file is made first and removed at once, so it
 // goes away with this object whatever happens.
 class SnapshotStream final : public grpc::ServerWriteReactor<pb::SnapshotResponse> {
  public:
-  explicit SnapshotStream(ServerCore& core) : core_(core), digest_(EVP_MD_CTX_new(), EVP_MD_CTX_free) {
+  explicit SnapshotStream(ServerCore& core) : core_(core) {
     std::thread([this] { begin(); }).detach();  // it may take seconds; the call keeps this object alive
   }
-  explicit SnapshotStream(ServerCore& core, const Error& refused) : core_(core), digest_(nullptr, EVP_MD_CTX_free) { Finish(to_status(refused)); }
+  explicit SnapshotStream(ServerCore& core, const Error& refused) : core_(core) { Finish(to_status(refused)); }
   void OnWriteDone(bool ok) override {
     if (!ok) return Finish(grpc::Status::OK);
     next();
@@ -42,7 +41,6 @@ class SnapshotStream final : public grpc::ServerWriteReactor<pb::SnapshotRespons
     if (!info) return Finish(to_status(info.error()));
     if (!file_) return Finish(to_status(errno_error(errno, "open snapshot")));
     left_ = info->bytes;
-    EVP_DigestInit_ex(digest_.get(), EVP_sha256(), nullptr);
     next();
   }
   void next() {
@@ -51,27 +49,18 @@ class SnapshotStream final : public grpc::ServerWriteReactor<pb::SnapshotRespons
     reply_.set_version(kEmulatedVersion);
     if (summed_) return Finish(grpc::Status::OK);
     auto& blob = *reply_.mutable_blob();
-    if (left_ == 0) {
-      unsigned char sum[EVP_MAX_MD_SIZE];
-      unsigned n = 0;
-      EVP_DigestFinal_ex(digest_.get(), sum, &n);
-      blob.assign(reinterpret_cast<const char*>(sum), n);
-      summed_ = true;
-      return StartWrite(&reply_);
-    }
-    blob.resize(std::min<std::uint64_t>(kBlob, left_));
+    summed_ = left_ == 0;
+    blob.resize(summed_ ? kSnapshotChecksumBytes : std::min<std::uint64_t>(kBlob, left_));
     const auto n = ::pread(file_.get(), blob.data(), blob.size(), static_cast<off_t>(at_));
     if (n <= 0) return Finish(to_status(errno_error(errno, "read snapshot")));
     blob.resize(static_cast<std::size_t>(n));
     at_ += blob.size();
-    left_ -= blob.size();
-    EVP_DigestUpdate(digest_.get(), blob.data(), blob.size());
+    if (!summed_) left_ -= blob.size();
     reply_.set_remaining_bytes(left_);
     StartWrite(&reply_);
   }
 
   ServerCore& core_;
-  std::unique_ptr<EVP_MD_CTX, void (*)(EVP_MD_CTX*)> digest_;
   Fd file_;
   std::uint64_t at_ = 0, left_ = 0;
   bool summed_ = false;

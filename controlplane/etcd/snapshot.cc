@@ -1,11 +1,18 @@
 #include "controlplane/etcd/snapshot.h"
 
+#include <fcntl.h>
+#include <openssl/evp.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <charconv>
 #include <map>
+#include <memory>
 #include <optional>
 #include <unordered_map>
+#include <vector>
 
+#include "base/fd.h"
 #include "base/files.h"
 #include "controlplane/etcd/bolt.h"
 #include "controlplane/etcd/crc32c.h"
@@ -88,6 +95,26 @@ Result<> write_empty(BoltWriter& w, const char* bucket) {
   return w.end_bucket();
 }
 
+// etcd's tools find it behind the last page.
+Result<> append_checksum(const std::string& path) {
+  Fd file(::open(path.c_str(), O_RDWR | O_APPEND | O_CLOEXEC));
+  if (!file) return fail_errno(errno, "open {}", path);
+  const std::unique_ptr<EVP_MD_CTX, void (*)(EVP_MD_CTX*)> digest(EVP_MD_CTX_new(), EVP_MD_CTX_free);
+  EVP_DigestInit_ex(digest.get(), EVP_sha256(), nullptr);
+  std::vector<char> piece(1u << 20);
+  for (;;) {
+    const auto n = ::read(file.get(), piece.data(), piece.size());
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return fail_errno(errno, "read {}", path);
+    if (n == 0) break;
+    EVP_DigestUpdate(digest.get(), piece.data(), static_cast<std::size_t>(n));
+  }
+  unsigned char sum[kSnapshotChecksumBytes];
+  EVP_DigestFinal_ex(digest.get(), sum, nullptr);
+  if (::write(file.get(), sum, sizeof sum) != static_cast<ssize_t>(sizeof sum)) return fail_errno(errno, "write {}", path);
+  return {};
+}
+
 }  // namespace
 
 Result<SnapshotInfo> write_snapshot(Store& store, const std::string& path) {
@@ -123,6 +150,7 @@ Result<SnapshotInfo> write_snapshot(Store& store, const std::string& path) {
   }
   FL_CHECK(w.end_bucket());
   FL_CHECK(w.finish());
+  FL_CHECK(append_checksum(path));
   return SnapshotInfo{w.bytes(), revision};
 }
 
@@ -232,24 +260,19 @@ Result<KvHash> hash_kv(Store& store, Revision revision) {
   if (revision > now) return fail(errors::future_revision());
   if (revision != 0 && revision < compacted) return fail(errors::compacted());
   KvHash out{crc32c(0, "key"), compacted, revision == 0 ? now : revision};
-  // Versions at or below the compaction count only while a read could still ask for them.
-  std::unordered_map<std::string, std::pair<RevKey, std::uint32_t>> newest_below;
-  std::map<RevKey, std::pair<std::string, std::string>> below;
+  // Of what the compaction left, etcd counts the versions that are still the newest of their key at the hashed revision; all
+  // of them if no key lives then.
+  FL_TRY(const auto alive, store.range_now({.key = std::string(1, '\0'), .range_end = std::string(1, '\0'), .revision = out.revision, .count_only = true}));
+  const Revision judged_at = alive.count == 0 ? compacted : out.revision;
   FL_CHECK(store.scan(1, out.revision, [&](RevKey at, const RowView& row) -> Result<bool> {
-    const auto name = rev_name(at, row.tombstone);
-    const auto value = kv_bytes(at, row);
     if (at.main <= compacted) {
-      if (const auto it = newest_below.find(std::string(row.key)); it != newest_below.end()) below.erase(it->second.first);
-      newest_below[std::string(row.key)] = {at, 0};
-      if (!row.tombstone || at.main == compacted) below[at] = {name, value};
-      return true;
+      if (row.tombstone) return true;
+      FL_TRY(const auto newest, store.range_now({.key = std::string(row.key), .revision = judged_at, .keys_only = true}));
+      if (newest.kvs.empty() || newest.kvs[0].mod_revision != at.main) return true;
     }
-    for (auto& [k, v] : below) out.hash = crc32c(crc32c(out.hash, v.first), v.second);
-    below.clear();
-    out.hash = crc32c(crc32c(out.hash, name), value);
+    out.hash = crc32c(crc32c(out.hash, rev_name(at, row.tombstone)), kv_bytes(at, row));
     return true;
   }));
-  for (auto& [k, v] : below) out.hash = crc32c(crc32c(out.hash, v.first), v.second);
   return out;
 }
 

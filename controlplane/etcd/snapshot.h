@@ -3,6 +3,7 @@
 // leases, users and roles are carried over; members are not.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 
@@ -11,8 +12,10 @@
 
 namespace fairlead::etcd {
 
+inline constexpr std::size_t kSnapshotChecksumBytes = 32;  // SHA-256 of the pages, at the end of a snapshot file
+
 struct SnapshotInfo {
-  std::uint64_t bytes = 0;
+  std::uint64_t bytes = 0;  // of the pages, without the checksum
   Revision revision = 0;
 };
 

@@ -68,8 +68,7 @@ Task<> follow(std::shared_ptr<Remote> kv, Written& w, Seen& seen, Revision from)
   }
 }
 
-// Known fault (docs/etcd.md): writes nearly stop while the leader is frozen, because the client waits on a silent member.
-TEST(RealCluster, DISABLED_LeaderKilledMemberFrozenNothingAcknowledgedIsLost) {
+TEST(RealCluster, LeaderKilledMemberFrozenNothingAcknowledgedIsLost) {
   if (!RealEtcd::available()) GTEST_SKIP() << "etcd-server is not installed";
   RealEtcd cluster({.members = 3, .restore = {}});
   auto kv = cluster.connect();

@@ -55,8 +55,7 @@ class Migration : public testing::Test {
   }
 };
 
-// Known faults (docs/etcd.md): the hash of a restored store differs from etcd's; etcdctl wants a hash that the snapshot lacks.
-TEST_F(Migration, DISABLED_FromEtcdIntoTheEmbeddedStore) {
+TEST_F(Migration, FromEtcdIntoTheEmbeddedStore) {
   RealEtcd etcd;
   auto kv = etcd.connect();
   ASSERT_TRUE(kv);
@@ -79,7 +78,7 @@ TEST_F(Migration, DISABLED_FromEtcdIntoTheEmbeddedStore) {
   EXPECT_EQ(await(store->put({.key = "after", .value = "x"}))->revision, before + 1);
 }
 
-TEST_F(Migration, DISABLED_FromTheEmbeddedStoreIntoEtcd) {
+TEST_F(Migration, FromTheEmbeddedStoreIntoEtcd) {
   TempDir dir;
   auto store = Store::open(dir.path() + "/store").value();
   fill([&](std::string k, std::string v) { ASSERT_TRUE(await(store->put({.key = k, .value = v}))); },
