@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "base/files.h"
+#include "base/http/client.h"
 #include "base/http/server.h"
 #include "tests/base/asio_test_util.h"
 #include "tests/controlplane/apiserver/test_server.h"
