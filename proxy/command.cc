@@ -13,6 +13,7 @@
 #include "nftables/kernel_fake.h"
 #include "proxy/api_access.h"
 #include "proxy/config.h"
+#include "proxy/config_watch.h"
 #include "proxy/host_setup.h"
 #include "proxy/inspect.h"
 #include "proxy/leftovers.h"
@@ -61,11 +62,19 @@ Task<Result<>> serve(fairlead::Daemon& daemon, Config config, std::string name, 
   options.on_programmed = [&daemon, &config] { daemon.ready(config.mode + " rules are programmed"); };
   Proxier proxier(daemon.executor(), std::move(options), std::move(client), std::move(dataplane));
   auto started = proxier.start();
+  std::string changed;
+  ConfigWatch watch(daemon.executor(), config.config_file, [&](const std::string& why) {
+    changed = why;
+    daemon.request_stop();
+  });
   if (started) {
     co_await daemon.stop_requested();
     log::info("leaving; the rules stay");
   }
+  watch.stop();
   co_await proxier.stop();
+  // As kube-proxy: whoever runs us starts us again, now with the new configuration.
+  if (started && !changed.empty()) co_return fail(ErrorCode::cancelled, "--config {}: {}", config.config_file, changed);
   co_return started;
 }
 
@@ -121,7 +130,7 @@ int run_proxy(int argc, char** argv) {
   show_top->add_option("--lines", top_options.lines)->capture_default_str();
   show_top->add_option("--interval", top_options.interval_seconds, "seconds")->capture_default_str()->check(CLI::Range(1, 3600));
   try {
-    app.parse(argc, argv);
+    app.parse(for_parsing({argv + 1, argv + argc}));
   } catch (const CLI::ParseError& e) {
     return app.exit(e) == 0 ? 0 : 2;
   }

@@ -8,6 +8,7 @@
 #include <charconv>
 #include <cmath>
 #include <set>
+#include <utility>
 
 #include "base/files.h"
 #include "kube/codec.h"
@@ -35,6 +36,16 @@ Setting text(std::string path, G get) {
           [get](const Config& c) { return json::value(get(const_cast<Config&>(c))); }};
 }
 template <typename G>
+Setting optional_text(std::string path, G get) {
+  return {std::move(path),
+          [get](Config& c, const json::value& v) -> Result<> {
+            if (!v.is_string()) return fail(ErrorCode::invalid_argument, "must be a string");
+            if (!v.as_string().empty()) get(c) = std::string(v.as_string());
+            return {};
+          },
+          [get](const Config& c) { return json::value(get(const_cast<Config&>(c)).value_or("")); }};
+}
+template <typename G>
 Setting flag(std::string path, G get) {
   return {path,
           [get](Config& c, const json::value& v) -> Result<> {
@@ -50,9 +61,9 @@ Setting number(std::string path, G get) {
           [get, path](Config& c, const json::value& v) -> Result<> {
             using T = std::remove_reference_t<decltype(get(c))>;
             if (v.is_int64() && v.as_int64() == 0 && path.starts_with("clientConnection.")) return {};  // the default
-            if (v.is_int64()) get(c) = static_cast<T>(v.as_int64());
+            if (v.is_int64() && std::in_range<int>(v.as_int64())) get(c) = static_cast<T>(v.as_int64());
             else if (v.is_double() && std::is_floating_point_v<T>) get(c) = static_cast<T>(v.as_double());
-            else return fail(ErrorCode::invalid_argument, "must be a number");
+            else return fail(ErrorCode::invalid_argument, "must be a number, and not that large");
             return {};
           },
           [get](const Config& c) { return json::value(get(const_cast<Config&>(c))); }};
@@ -122,8 +133,8 @@ const std::vector<Setting>& settings() {
       ignored("logging"),
       text("hostnameOverride", FL_FIELD(hostname_override)),
       text("bindAddress", FL_FIELD(bind_address)),
-      text("healthzBindAddress", FL_FIELD(healthz_bind_address)),
-      text("metricsBindAddress", FL_FIELD(metrics_bind_address)),
+      optional_text("healthzBindAddress", FL_FIELD(healthz_bind_address)),
+      optional_text("metricsBindAddress", FL_FIELD(metrics_bind_address)),
       flag("bindAddressHardFail", FL_FIELD(bind_address_hard_fail)),
       flag("enableProfiling", FL_FIELD(enable_profiling)),
       text("showHiddenMetricsForVersion", FL_FIELD(show_hidden_metrics_for_version)),
@@ -160,6 +171,7 @@ const std::vector<Setting>& settings() {
       duration("conntrack.udpTimeout", FL_FIELD(conntrack.udp_timeout)),
       duration("conntrack.udpStreamTimeout", FL_FIELD(conntrack.udp_stream_timeout)),
       duration("configSyncPeriod", FL_FIELD(config_sync_period)),
+      texts("fairlead.deleteStaleFlows", FL_FIELD(delete_stale_flows)),
       ignored("portRange"),
       ignored("windowsRunAsService"),
   };
@@ -305,8 +317,10 @@ Result<> validate(const Config& c) {
   if (c.conntrack.min < 0) return bad("conntrack.min", "must not be negative");
   if (auto ip = IpAddress::parse(c.bind_address); !ip) return bad("bindAddress", ip.error().message);
   for (const auto& [field, address] : {std::pair{"healthzBindAddress", c.healthz_bind_address}, std::pair{"metricsBindAddress", c.metrics_bind_address}})
-    if (!address.empty())
-      if (auto a = SocketAddress::parse(address); !a) return bad(field, a.error().message);
+    if (address && !address->empty())
+      if (auto a = SocketAddress::parse(*address); !a) return bad(field, a.error().message);
+  for (const auto& one : c.delete_stale_flows)
+    if (auto p = parse_protocol(one); !p) return bad("fairlead.deleteStaleFlows", p.error().message);
   unsigned v4 = 0, v6 = 0;
   for (const auto& one : CLI::detail::split(c.cluster_cidr, ',')) {
     if (one.empty()) continue;
@@ -327,6 +341,20 @@ Result<> validate(const Config& c) {
   return {};
 }
 
+std::vector<std::string> for_parsing(const std::vector<std::string>& arguments) {
+  std::vector<std::string> out;
+  for (const auto& a : arguments) {
+    if (a.starts_with("--") && a.find('=') == a.size() - 1) {
+      out.push_back(a.substr(0, a.size() - 1));
+      out.emplace_back();
+    } else {
+      out.push_back(a);
+    }
+  }
+  std::reverse(out.begin(), out.end());
+  return out;
+}
+
 void add_flags(CLI::App& app, Config& c) {
   app.add_option("--config", c.config_file, "KubeProxyConfiguration file (v1alpha1); then other flags are ignored, except --hostname-override and logging");
   app.add_option("--write-config-to", c.write_config_to, "write the configuration there and exit");
@@ -339,8 +367,8 @@ void add_flags(CLI::App& app, Config& c) {
   app.add_option("--kube-api-burst", c.burst);
   app.add_option("--hostname-override", c.hostname_override, "name of this node; default: the host's name");
   app.add_option("--bind-address", c.bind_address, "over the node's own address, as its primary one, unless unspecified");
-  app.add_option("--healthz-bind-address", c.healthz_bind_address, "address of /healthz and /livez; empty: none")->capture_default_str();
-  app.add_option("--metrics-bind-address", c.metrics_bind_address, "address of /metrics; empty: none")->capture_default_str();
+  app.add_option("--healthz-bind-address", c.healthz_bind_address, "address of /healthz and /livez (default 0.0.0.0:10256); empty: none");
+  app.add_option("--metrics-bind-address", c.metrics_bind_address, "address of /metrics (default 127.0.0.1:10249); empty: none");
   app.add_flag("--bind-address-hard-fail", c.bind_address_hard_fail, "exit if one of these addresses cannot be bound");
   app.add_flag("--profiling", c.enable_profiling);
   app.add_option("--show-hidden-metrics-for-version", c.show_hidden_metrics_for_version);
@@ -385,12 +413,30 @@ void add_flags(CLI::App& app, Config& c) {
         }
       },
       "NAME=true|false,...");
-  app.add_option("--healthz-port", [](const CLI::results_t&) { return true; }, "deprecated, without effect");
-  app.add_option("--metrics-port", [](const CLI::results_t&) { return true; }, "deprecated, without effect");
+  app.add_option("--delete-stale-flows", c.delete_stale_flows, "protocols whose tracked flows to endpoints that have gone are forgotten: UDP,TCP,SCTP (default UDP)")
+      ->delimiter(',');
+  app.add_option("--healthz-port", c.healthz_port, "deprecated: the port of --healthz-bind-address when that has none; 0: no such server")
+      ->check(CLI::Range(0, 65535));
+  app.add_option("--metrics-port", c.metrics_port, "deprecated: the same for --metrics-bind-address")->check(CLI::Range(0, 65535));
   app.add_option_function<std::string>("-v,--v", [&c](const std::string& v) { c.log_level = v.size() > 1 || v > "3" ? "debug" : "info"; },
                                        "log verbosity; 4 and above: debug");
   app.add_option("--log-level", c.log_level, "debug, info, warn, error")->capture_default_str();
 }
+
+namespace {
+
+// As kube-proxy: a port of 0 means no server, and an address without a port gets the default one.
+void complete_address(std::optional<std::string>& address, std::optional<int> port, const std::string& host, int default_port) {
+  if (port == 0) {
+    address = "";
+    return;
+  }
+  const auto with_port = [&](const std::string& h) { return fmt::format("{}:{}", h, port.value_or(default_port)); };
+  if (!address) address = with_port(host);
+  else if (auto ip = IpAddress::parse(*address)) address = with_port(ip->is_v4() ? *address : "[" + *address + "]");
+}
+
+}  // namespace
 
 Result<> finish_config(Config& c, std::vector<std::string>& notes) {
   if (!c.config_file.empty()) {
@@ -405,6 +451,10 @@ Result<> finish_config(Config& c, std::vector<std::string>& notes) {
     if (!c.hostname_override.empty()) from_file.hostname_override = c.hostname_override;
     c = std::move(from_file);
   }
+  const auto bind = IpAddress::parse(c.bind_address);
+  const bool v6 = bind && !bind->is_v4();
+  complete_address(c.healthz_bind_address, c.config_file.empty() ? c.healthz_port : std::nullopt, v6 ? "[::]" : "0.0.0.0", 10256);
+  complete_address(c.metrics_bind_address, c.config_file.empty() ? c.metrics_port : std::nullopt, v6 ? "[::1]" : "127.0.0.1", 10249);
   // The best there is; but then NodePorts stay where kube-proxy's default mode has them, on all addresses.
   if (c.mode.empty()) {
     c.mode = "nftables";

@@ -32,8 +32,8 @@ struct Config {
 
   std::string hostname_override;
   std::string bind_address = "0.0.0.0";
-  std::string healthz_bind_address = "0.0.0.0:10256";  // empty: none
-  std::string metrics_bind_address = "127.0.0.1:10249";
+  // "": no such server. nullopt: not chosen; finish_config() puts the default of the bind address's family there.
+  std::optional<std::string> healthz_bind_address, metrics_bind_address;
   bool bind_address_hard_fail = false;
   bool enable_profiling = false;
   std::string show_hidden_metrics_for_version;
@@ -71,9 +71,13 @@ struct Config {
   } conntrack;
   nanoseconds config_sync_period = std::chrono::minutes(15);
 
+  // Ours alone: the section "fairlead" of the file, which kube-proxy ignores.
+  std::vector<std::string> delete_stale_flows{"UDP"};  // whose tracked flows to endpoints that have gone are forgotten
+
   // What is not in the file.
   std::string config_file, write_config_to;
   bool cleanup = false, init_only = false;
+  std::optional<int> healthz_port, metrics_port;  // deprecated flags
   std::string log_level = "info";
 
   const Tables& tables() const { return mode == "nftables" ? nftables : iptables; }
@@ -85,8 +89,10 @@ struct Config {
   }
 };
 
-// Adds kube-proxy's flags to a command; they are written into `config` when it parses. Call finish_flags() after that.
+// Adds kube-proxy's flags to a command; they are written into `config` when it parses. Call finish_config() after that.
 void add_flags(CLI::App& app, Config& config);
+// The arguments as App::parse(std::vector) wants them: last first. "--flag=" becomes two, as CLI11 otherwise finds no value there.
+std::vector<std::string> for_parsing(const std::vector<std::string>& arguments);
 // Reads the --config file if there is one, and validates. `notes` gets what the user should know (unknown fields).
 Result<> finish_config(Config& config, std::vector<std::string>& notes);
 

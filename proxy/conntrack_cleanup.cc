@@ -4,6 +4,8 @@
 
 namespace fairlead::proxy {
 
+bool StaleFlows::covers(Protocol p) const { return std::find(protocols_.begin(), protocols_.end(), p) != protocols_.end(); }
+
 // The frontends of a service, each with the endpoints that still serve it: also terminating ones, whose flows may end in
 // peace.
 std::vector<StaleFlows::Known> StaleFlows::facts_of(const Planner::Change& change) const {
@@ -11,7 +13,7 @@ std::vector<StaleFlows::Known> StaleFlows::facts_of(const Planner::Change& chang
   if (!change.service) return out;
   const auto& s = *change.service;
   for (const auto& port : s.ports) {
-    if (!all_protocols_ && port.protocol != Protocol::udp) continue;
+    if (!covers(port.protocol)) continue;
     for (const auto& cluster_ip : s.cluster_ips) {
       const Family family = cluster_ip.family();
       auto serving = std::make_shared<std::vector<SocketAddress>>();

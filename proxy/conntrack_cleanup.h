@@ -1,7 +1,8 @@
 // Stale flows. A tracked UDP flow keeps going to the endpoint it was given, even when the endpoint has gone, as long as the
 // client keeps sending; so flows to a service's frontends that do not end at one of its serving endpoints are forgotten after
 // a change. That includes services with no endpoint left and services that are gone: their clients must learn it. TCP and
-// SCTP notice by themselves; for them it can be switched on.
+// SCTP notice by themselves; for them it can be switched on, and then a connection to an endpoint that has gone ends at once
+// instead of when the endpoint's host gives up.
 //
 // StaleFlows is pure: it says what is expected and judges single flows. clean() does the I/O.
 #pragma once
@@ -20,7 +21,7 @@ namespace fairlead::proxy {
 
 class StaleFlows {
  public:
-  explicit StaleFlows(bool all_protocols = false) : all_protocols_(all_protocols) {}
+  explicit StaleFlows(std::vector<Protocol> protocols = {Protocol::udp}) : protocols_(std::move(protocols)) {}
 
   // Takes in changes that were applied. Remembers what must be looked at.
   void changed(const std::vector<Planner::Change>& changes, const NodeFacts& node);
@@ -47,7 +48,8 @@ class StaleFlows {
   };
   std::vector<Known> facts_of(const Planner::Change& change) const;
 
-  bool all_protocols_;
+  bool covers(Protocol p) const;
+  std::vector<Protocol> protocols_;
   std::vector<IpAddress> node_ips_;
   std::unordered_map<std::string, std::vector<Known>> known_;      // by service; only services with such ports
   std::unordered_map<Frontend, Endpoints, Hash> watched_;          // to be looked at in the next cleaning

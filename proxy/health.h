@@ -1,7 +1,8 @@
 // What the proxy tells about its health, with kube-proxy's JSON.
 //
-// ProxyHealth: is the kernel up to date? Unhealthy when a change has waited longer than twice the sync period. /healthz also
-// says no when the node is about to go (load balancers then drain it), /livez does not.
+// ProxyHealth: is the kernel up to date? Unhealthy when a change has waited longer than twice the sync period; the start counts
+// as such a change. /livez says just that. /healthz also says no before the first sync, as this node may then serve nobody, and
+// when the node is about to go (load balancers then drain it).
 // ServiceHealth: answers for healthCheckNodePort, by which load balancers find the nodes that have endpoints.
 // Both are pure; the servers are in servers.h. Source: pkg/proxy/healthcheck of Kubernetes 1.36, KEP-3836.
 #pragma once
@@ -27,11 +28,12 @@ class ProxyHealth {
   void queued();   // something waits for the kernel
   void updated();  // the kernel has everything
   void node_eligible(bool yes) { eligible_ = yes; }
-  bool healthy() const;
+  bool healthy() const;  // up to date, and was so at least once
   HealthAnswer healthz() const { return answer(true); }
   HealthAnswer livez() const { return answer(false); }
 
  private:
+  bool in_time() const;
   HealthAnswer answer(bool with_node) const;
   const Clock& clock_;
   std::chrono::nanoseconds limit_;

@@ -69,7 +69,7 @@ Result<> take_json(const boost::json::value& v, const std::string& name, const s
 Plan ClusterState::plan(const Config& config) {
   Planner planner(make_global_plan(config, facts), facts.node);
   planner.update(state.take(true));
-  for (const auto& [key, why] : planner.conflicts()) problems.push_back(fmt::format("Service {}: {}", key, why));
+  for (const auto& [key, why] : planner.complaints()) problems.push_back(fmt::format("Service {}: {}", key, why));
   return planner.current();
 }
 

@@ -84,6 +84,7 @@ static void add_set(std::string& out, std::string_view name, const BackendSet& s
 
 std::string to_text(const ServicePlan& s) {
   std::string out = fmt::format("service {}\n", s.key);
+  if (!s.unusable.empty()) out += fmt::format("  unusable: {}\n", s.unusable);
   for (const auto& p : s.ports) {
     out += fmt::format("  port {}{}/{} {}", p.name, p.name.empty() ? "" : " ", fairlead::to_string(p.protocol),
                        fairlead::to_string(p.family));

@@ -94,6 +94,7 @@ struct ServicePlan {
   // Unique addresses of ready local endpoints, per family; what the health check server reports.
   std::uint32_t local_ready_v4 = 0;
   std::uint32_t local_ready_v6 = 0;
+  std::string unusable;  // why the service gets no ports at all; empty: it is as it should be
   bool operator==(const ServicePlan&) const = default;
 };
 using ServicePlanPtr = std::shared_ptr<const ServicePlan>;

@@ -178,6 +178,13 @@ void allow_own_vips(const Service& s, const NodeFacts& node, std::vector<Prefix>
 ServicePlan plan_service(const Service& s, const ServiceEndpoints& endpoints, const NodeFacts& node) {
   ServicePlan out;
   out.key = s.key;
+  for (const Family f : {Family::v4, Family::v6}) {
+    std::size_t n = 0;
+    for (const auto& slice : endpoints.slices) n += slice->family == f ? slice->endpoints.size() : 0;
+    if (n <= kMostEndpoints) continue;
+    out.unusable = fmt::format("{} {} endpoints are more than {}", n, fairlead::to_string(f), kMostEndpoints);
+    return out;
+  }
   out.ports.reserve(s.ports.size() * s.cluster_ips.size());
   const Atom node_atom(node.name);
   for (const auto& ip : s.cluster_ips)
@@ -290,6 +297,8 @@ PlanDelta Planner::update(const std::vector<Change>& changes) {
     const auto old = wanted_.find(c.key);
     ServicePlanPtr next;
     if (c.service) next = std::make_shared<const ServicePlan>(plan_service(*c.service, c.endpoints ? *c.endpoints : none, node_));
+    if (next && !next->unusable.empty()) unusable_[c.key] = next->unusable;
+    else unusable_.erase(c.key);
     if (old != wanted_.end()) {
       if (next && *next == *old->second) continue;
       release(*old->second, affected);
@@ -323,8 +332,8 @@ PlanDelta Planner::update(const std::vector<Change>& changes) {
   return delta;
 }
 
-std::vector<std::pair<ServiceKey, std::string>> Planner::conflicts() const {
-  std::vector<std::pair<ServiceKey, std::string>> out;
+Planner::Complaints Planner::complaints() const {
+  Complaints out(unusable_.begin(), unusable_.end());
   for (const auto& [key, claims] : disputed_)
     for (std::size_t i = 1; i < claims.size(); ++i)
       out.emplace_back(claims[i].service,

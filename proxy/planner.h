@@ -26,6 +26,10 @@ struct NodeFacts {
   bool operator==(const NodeFacts&) const = default;
 };
 
+// A service with more endpoints (of one family) than this is not programmed: something is wrong with it, and it would cost the
+// others dearly.
+inline constexpr std::size_t kMostEndpoints = 65'536;
+
 // Either argument may be null-like empty: a service without slices has no endpoints.
 ServicePlan plan_service(const Service& service, const ServiceEndpoints& endpoints, const NodeFacts& node);
 
@@ -56,8 +60,9 @@ class Planner {
   void set_node(NodeFacts node) { node_ = std::move(node); }
   const NodeFacts& node() const { return node_; }
   const Plan& current() const { return plan_; }
-  // Frontends that were refused, with the reason, as of now.
-  std::vector<std::pair<ServiceKey, std::string>> conflicts() const;
+  // Services that are not programmed as they ask, with the reason, as of now: frontends that others have, too many endpoints.
+  using Complaints = std::vector<std::pair<ServiceKey, std::string>>;  // sorted
+  Complaints complaints() const;
 
  private:
   struct FrontendKey {
@@ -84,6 +89,7 @@ class Planner {
   NodeFacts node_;
   Plan plan_;
   std::map<ServiceKey, ServicePlanPtr, std::less<>> wanted_;  // before conflicts
+  std::map<ServiceKey, std::string> unusable_;
   // The first claimant stands in `owners_`; further ones only where there are several, in `disputed_`.
   std::unordered_map<FrontendKey, Claim, FrontendHash> owners_;
   std::unordered_map<FrontendKey, std::vector<Claim>, FrontendHash> disputed_;  // all claims of it, sorted

@@ -58,6 +58,9 @@ struct Proxier::Impl {
         node_known(strand),
         patience(strand),
         traffic_timer(strand) {
+    for (const auto& p : config.delete_stale_flows)
+      if (const auto protocol = parse_protocol(p)) stale_protocols.push_back(*protocol);
+    stale_flows = StaleFlows(stale_protocols);
     facts.node.name = options.node_name;
     facts.ipv4 = options.ipv4;
     facts.ipv6 = options.ipv6;
@@ -74,12 +77,17 @@ struct Proxier::Impl {
       health.queued();
       metrics.queued(SystemClock::get().wall());
     });
-    if (options.clean_conntrack)
+    if (options.clean_conntrack && !stale_protocols.empty())
       runner->after_apply([this](const std::vector<Planner::Change>& changes, const NodeFacts& node) { clean_flows(changes, node); });
     service_servers = std::make_unique<ServiceHealthServers>(
         strand, [this] { return health.healthy(); },
         [this](const ServiceKey& key, const std::string& why) { health_port_failed(key, why); });
     events.normal(about_node(), "Starting", "");
+    if (config.mode == "ipvs") {
+      const std::string text = "the ipvs mode is deprecated in Kubernetes and will go; use nftables";
+      log::warn("{}", text);
+      events.warning(about_node(), "IPVSDeprecation", text);
+    }
 
     kube::InformerOptions o;
     o.keep_objects = false;
@@ -157,13 +165,28 @@ struct Proxier::Impl {
     return r;
   }
 
-  void health_port_failed(const ServiceKey& key, const std::string& why) {
-    log::warn("Service {}: health check port: {}", key, why);
+  corev1::ObjectReference about_service(const ServiceKey& key) const {
     corev1::ObjectReference r;
     r.set_kind("Service");
     r.set_namespace_(std::string(namespace_of(key)));
     r.set_name(std::string(name_of(key)));
-    events.warning(r, "FailedToStartServiceHealthcheck", why);
+    return r;
+  }
+
+  void health_port_failed(const ServiceKey& key, const std::string& why) {
+    log::warn("Service {}: health check port: {}", key, why);
+    events.warning(about_service(key), "FailedToStartServiceHealthcheck", why);
+  }
+
+  // Says once what is not programmed as its owner asked.
+  void complain() {
+    auto now = planner->complaints();
+    for (const auto& [key, why] : now) {
+      if (std::binary_search(complaints.begin(), complaints.end(), std::pair{key, why})) continue;
+      log::warn("Service {}: {}", key, why);
+      events.warning(about_service(key), "NotProgrammed", why);
+    }
+    complaints = std::move(now);
   }
 
   Result<> start_servers() {
@@ -182,7 +205,7 @@ struct Proxier::Impl {
       log::error("{}: {}", field, server.error().message);
       return {};
     };
-    FL_CHECK(start_one(c.healthz_bind_address, "healthzBindAddress", "FailedToStartProxierHealthcheck", [this](const SocketAddress& a) {
+    FL_CHECK(start_one(c.healthz_bind_address.value_or(""), "healthzBindAddress", "FailedToStartProxierHealthcheck", [this](const SocketAddress& a) {
       return serve_health(
           strand, a,
           [this] {
@@ -196,7 +219,7 @@ struct Proxier::Impl {
             return answer;
           });
     }));
-    return start_one(c.metrics_bind_address, "metricsBindAddress", "FailedToStartMetricServer",
+    return start_one(c.metrics_bind_address.value_or(""), "metricsBindAddress", "FailedToStartMetricServer",
                      [this](const SocketAddress& a) { return serve_pages(strand, a, pages()); });
   }
 
@@ -314,6 +337,7 @@ struct Proxier::Impl {
     if (runner->busy()) health.queued();
     service_servers->update(r.delta);
     count_no_local(r.delta);
+    complain();
     for (const auto& [key, why] : r.report->skipped) log::warn("Service {} is not programmed: {}", key, why);
     const auto ms = std::chrono::duration<double, std::milli>(r.duration).count();
     if (!said_ready) log::info("{}: first sync of {} services took {:.1f} ms, {} kernel objects written", dataplane->name(), r.report->services, ms, r.report->operations);
@@ -352,6 +376,7 @@ struct Proxier::Impl {
   std::unique_ptr<ServiceHealthServers> service_servers;
   std::map<ServiceKey, std::pair<bool, bool>> no_local;
   // The worker's thread alone.
+  std::vector<Protocol> stale_protocols;
   StaleFlows stale_flows;
   std::optional<netlink::Conntrack> conntrack;
   HostFacts facts;
@@ -365,6 +390,7 @@ struct Proxier::Impl {
   Event node_known;
   net::steady_timer patience, traffic_timer;
   TrafficTotals traffic;
+  Planner::Complaints complaints;  // as said last
   bool node_ready = false;
   bool said_ready = false;
 };
