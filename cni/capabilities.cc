@@ -9,6 +9,12 @@ namespace {
 // The reference plugin's bound on a bucket: 4 GiB less one byte, given in bits.
 constexpr std::uint64_t kMaxBurstBytes = UINT32_MAX;
 
+// Letters, digits, '-' and '.', as in RFC 1123; underscores are in use too.
+bool is_host_name(std::string_view s) {
+  if (s.empty() || s.size() > 253) return false;
+  return std::all_of(s.begin(), s.end(), [](unsigned char c) { return std::isalnum(c) || c == '-' || c == '.' || c == '_'; }) && std::isalnum(static_cast<unsigned char>(s[0]));
+}
+
 CniResult<RateLimit> parse_limit(const Field& rate_field, const Field& burst_field) {
   CNI_TRY(const auto rate, rate_field.unsigned_integer());
   CNI_TRY(const auto burst, burst_field.unsigned_integer());
@@ -36,8 +42,16 @@ CniResult<PortMapping> parse_port_mapping(const Field& f) {
   if (!p) return f.get("protocol").error(p.error().message);
   m.protocol = *p;
   CNI_TRY(m.host_ip, f.get("hostIP").ip());
-  // 0.0.0.0 and :: say every address of that family; kubelet sends them.
   return m;
+}
+
+// 0.0.0.0 and :: say every address of that family, none says every address; kubelet sends all three. One address may have a
+// mapping of its own beside those.
+bool collide(const PortMapping& a, const PortMapping& b) {
+  if (a.host_port != b.host_port || a.protocol != b.protocol) return false;
+  const auto any = [](const PortMapping& m) { return !m.host_ip || m.host_ip->is_unspecified(); };
+  if (any(a) && any(b)) return !a.host_ip || !b.host_ip || a.host_ip == b.host_ip;
+  return a.host_ip == b.host_ip;
 }
 
 }  // namespace
@@ -45,12 +59,10 @@ CniResult<PortMapping> parse_port_mapping(const Field& f) {
 CniResult<std::vector<PortMapping>> parse_port_mappings(const Field& f) {
   std::vector<PortMapping> out;
   CNI_TRY(const auto items, f.array());
-  std::set<PortMapping> seen;
   for (const Field& item : items) {
     CNI_TRY(auto m, parse_port_mapping(item));
-    PortMapping key = m;
-    key.container_port = 0;
-    if (!seen.insert(key).second) return item.error(fmt::format("host port {}/{} is mapped twice", m.host_port, to_string(m.protocol)));
+    for (const PortMapping& other : out)
+      if (collide(m, other)) return item.error(fmt::format("host port {}/{} is mapped twice", m.host_port, to_string(m.protocol)));
     out.push_back(std::move(m));
   }
   return out;
@@ -74,6 +86,8 @@ CniResult<Capabilities> parse_capabilities(const Field& runtime, const Field& co
     CNI_TRY(c.dns->options, dns.get("options").strings());
   }
   CNI_TRY(c.aliases, runtime.get("aliases").strings());
+  for (const auto& alias : c.aliases)
+    if (!is_host_name(alias)) return runtime.get("aliases").error("\"" + alias + "\" is not a host name");
   return c;
 }
 

@@ -46,6 +46,9 @@ CniResult<BridgeConf> parse_bridge(const Field& root) {
   CNI_TRY(b.is_gateway, root.get("isGateway").boolean_or(true));
   CNI_TRY(const auto vlan, parse_vlan_id(root.get("vlan")));
   b.vlan = vlan.value_or(0);
+  if (b.vlan != 0 && b.is_gateway)
+    if (const auto name = vlan_gateway_name(b.name, b.vlan); !netlink::check_link_name(name))
+      return root.get("bridge").error(fmt::format("{} is too long for the name of the VLAN's gateway interface, {}", b.name, name));
   CNI_TRY(b.vlan_trunk, parse_trunk(root.get("vlanTrunk")));
   if (b.vlan != 0 && !b.vlan_trunk.empty()) return root.get("vlanTrunk").error("can not be combined with vlan");
   CNI_TRY(b.preserve_default_vlan, root.get("preserveDefaultVlan").boolean_or(false));
@@ -72,14 +75,17 @@ CniResult<IpamConf> parse_ipam(const Field& root) {
   CNI_TRY(c.type, f.get("type").string_or(kPluginName));
   c.builtin = c.type == kPluginName;
   CNI_TRY(c.routes, parse_routes(f.get("routes")));
+  // A delegated plugin has a dataDir of its own; what we record about its pods (host ports) lies in ours.
+  const Field data_dir = c.builtin && f.get("dataDir").present() ? f.get("dataDir") : root.get("dataDir");
+  CNI_TRY(c.data_dir, data_dir.string_or(kDefaultDataDir));
+  if (c.data_dir.empty() || c.data_dir[0] != '/') return data_dir.error("\"" + c.data_dir + "\" is not an absolute path");
   if (!c.builtin) {
     if (c.type.empty() || c.type.find('/') != std::string::npos) return f.get("type").error("\"" + c.type + "\" is not the name of a plugin");
     return c;
   }
   CNI_TRY(c.ranges, parse_all_ranges(f, root.get("runtimeConfig")));
   if (c.ranges.empty()) return f.get("ranges").error("is missing: which addresses may pods have?");
-  CNI_TRY(c.data_dir, f.get("dataDir").string_or(kDefaultDataDir));
-  if (c.data_dir.empty() || c.data_dir[0] != '/') return f.get("dataDir").error("\"" + c.data_dir + "\" is not an absolute path");
+  CNI_TRY(c.host_local_dir, f.get("hostLocalDataDir").string_or(""));
   CNI_TRY(c.resolv_conf, f.get("resolvConf").string_or(""));
   CNI_TRY(const auto delay, f.get("reuseDelaySeconds").integer(0, 86400));
   if (delay) c.reuse_delay_s = static_cast<std::uint32_t>(*delay);
@@ -136,6 +142,15 @@ CniResult<> parse_valid_attachments(const Field& root, NetConf& c) {
   return {};
 }
 
+CniResult<TuningConf> parse_tuning(const Field& root) {
+  TuningConf t;
+  CNI_TRY(t.promiscuous, root.get("promisc").boolean_or(false));
+  CNI_TRY(t.all_multicast, root.get("allmulti").boolean_or(false));
+  CNI_TRY(const auto length, root.get("txQLen").integer(0, 1 << 20));
+  t.tx_queue_len = static_cast<std::uint32_t>(length.value_or(0));
+  return t;
+}
+
 bool asks_for_something(const Field& f) {
   const auto* v = f.raw();
   if (!f.present() || v->is_bool()) return f.present() && v->get_bool();
@@ -148,32 +163,23 @@ bool asks_for_something(const Field& f) {
 // What the plugins that this one stands in for can do and this one can not: taken for granted by whoever wrote it down, so
 // ignoring it would be a lie. Keys that nobody defines stay ignored, as the specification asks.
 std::optional<CniError> find_unsupported(const Field& root, const NetConf& c) {
-  const Field runtime = root.get("runtimeConfig"), ipam = root.get("ipam");
+  const Field runtime = root.get("runtimeConfig");
   struct Row {
     Field field;
     const char* reason;
   };
-  std::vector<Row> rows = {{ipam.get("resolvConf"), "reading a resolver configuration is not supported; use dns"}};
-  const std::vector<Row> of_network = {
-      {runtime.get("portMappings"), "host ports are not supported"},
-      {runtime.get("aliases"), "aliases are not supported"},
+  std::vector<Row> rows = {
       {runtime.get("infinibandGUID"), "InfiniBand is not supported"},
       {runtime.get("deviceID"), "devices are not supported"},
-      {root.get("ipMasq"), "masquerading is not supported here (fairlead cni-agent masquerades for the node)"},
-      {root.get("macspoofchk"), "the check of MAC addresses is not supported"},
       {root.get("forceAddress"), "an address of the bridge is never taken away"},
       {root.get("enabledad"), "duplicate address detection is not supported: addresses are unique by their leases"},
       {root.get("disableContainerInterface"), "the container always gets an interface"},
-      {root.get("promisc"), "the container's link can not be promiscuous"},
-      {root.get("allmulti"), "the container's link can not take all multicast"},
-      {root.get("txQLen"), "the queue length can not be set"},
+      {root.get("ingressPolicy"), "rules between pods are the network policies' business"},
   };
-  if (c.role == Role::network) rows.insert(rows.end(), of_network.begin(), of_network.end());
   // hairpinMode is what routing does anyway.
-  if (c.role == Role::network && c.wiring == Wiring::routed)
-    for (const char* key : {"bridge", "promiscMode", "vlan", "vlanTrunk", "preserveDefaultVlan", "portIsolation"})
+  if (c.wiring == Wiring::routed)
+    for (const char* key : {"bridge", "promiscMode", "vlan", "vlanTrunk", "preserveDefaultVlan", "portIsolation", "macspoofchk"})
       rows.push_back({root.get(key), "needs the bridge wiring (\"wiring\": \"bridge\")"});
-  if (!c.ipam.builtin) rows.push_back({ipam.get("type"), "only the built-in address management is supported (fairlead-cni)"});
   for (const Row& r : rows)
     if (asks_for_something(r.field)) return CniError{Code::unsupported_field, fmt::format("unsupported field: {}: {}", r.field.path(), r.reason), ""};
   return std::nullopt;
@@ -196,6 +202,11 @@ CniResult<> parse_network(const Field& root, NetConf& c) {
   c.mtu = static_cast<std::uint32_t>(mtu.value_or(0));
   if (c.mtu != 0 && c.mtu < 68) return root.get("mtu").error(fmt::format("{} is below 68, the smallest IPv4 allows", c.mtu));
   CNI_TRY(c.ip_masq, root.get("ipMasq").boolean_or(false));
+  CNI_TRY(const auto masq_backend, root.get("ipMasqBackend").string_or("nftables"));
+  if (masq_backend != "nftables") return root.get("ipMasqBackend").error("\"" + masq_backend + "\" is not a backend (nftables)");
+  CNI_TRY(c.tuning, parse_tuning(root));
+  CNI_TRY(c.hosts_dir, root.get("hostsDir").string_or(kDefaultHostsDir));
+  if (c.hosts_dir.empty() || c.hosts_dir[0] != '/') return root.get("hostsDir").error("\"" + c.hosts_dir + "\" is not an absolute path");
   CNI_TRY(c.mac_spoof_check, root.get("macspoofchk").boolean_or(false));
   CNI_TRY(c.default_route, root.get("isDefaultGateway").boolean_or(true));
   CNI_TRY(c.sysctls, parse_sysctls(root.get("sysctl")));
@@ -237,7 +248,7 @@ CniResult<NetConf> parse_config(std::string_view text) {
   CNI_CHECK(parse_valid_attachments(root, c));
   if (c.role != Role::loopback) {
     CNI_CHECK(parse_network(root, c));
-    c.unsupported = find_unsupported(root, c);
+    if (c.role == Role::network) c.unsupported = find_unsupported(root, c);
   }
   return c;
 }

@@ -17,6 +17,10 @@ namespace fairlead::cni {
 
 inline constexpr const char* kPluginName = "fairlead-cni";
 inline constexpr const char* kDefaultDataDir = "/var/lib/cni/fairlead";
+inline constexpr const char* kDefaultHostsDir = "/run/fairlead/hosts";
+
+// The host's interface with the gateway address of a VLAN, as the reference bridge plugin names it.
+inline std::string vlan_gateway_name(const std::string& bridge, std::uint16_t vlan) { return fmt::format("{}.{}", bridge, vlan); }
 
 // What this call is for. One program stands in for several, told apart by the configuration alone.
 enum class Role {
@@ -33,6 +37,7 @@ struct IpamConf {
   std::vector<RangeSet> ranges;         // built-in only
   std::vector<ResultRoute> routes;
   std::string data_dir = kDefaultDataDir;
+  std::string host_local_dir;           // import the leases of host-local from here, once
   std::optional<Dns> dns;               // from resolvConf, read by the caller
   std::string resolv_conf;              // path
   std::uint32_t reuse_delay_s = 30;
@@ -49,6 +54,12 @@ struct BridgeConf {
   bool preserve_default_vlan = false;
 };
 
+// Settings of the container's link.
+struct TuningConf {
+  bool promiscuous = false, all_multicast = false;
+  std::uint32_t tx_queue_len = 0;
+};
+
 struct NetConf {
   Version version = kNewest;
   std::string name;
@@ -62,6 +73,9 @@ struct NetConf {
   bool default_route = true;            // isDefaultGateway
   IpamConf ipam;
   Dns dns;
+  TuningConf tuning;
+  std::string hosts_dir = kDefaultHostsDir;    // where aliases are written
+  std::string node_id;                         // differs between nodes and boots; the caller fills it in
   std::map<std::string, std::string> sysctls;  // of the container: key with "/" -> value
   Capabilities runtime;
   std::vector<IpAddress> requested_ips;        // runtimeConfig.ips, args.cni.ips

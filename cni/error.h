@@ -27,6 +27,7 @@ enum class Code : unsigned {
   check_failed = 103,         // CHECK found a difference
   delegate_failed = 104,      // a delegated IPAM plugin failed without a CNI error
   unsupported_kernel = 105,   // the kernel lacks a feature; the message names it
+  port_taken = 106,           // a host port is in use by another pod
   internal = 999,
 };
 

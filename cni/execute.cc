@@ -6,6 +6,7 @@ CniResult<> revert(Kernel& kernel, const std::vector<Step>& steps) {
   CniResult<> outcome;
   for (auto it = steps.rbegin(); it != steps.rend(); ++it)
     if (auto undone = kernel.undo(*it); !undone && outcome) outcome = undone;
+  if (auto settled = kernel.settle(); !settled && outcome) outcome = settled;
   return outcome;
 }
 

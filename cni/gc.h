@@ -17,13 +17,17 @@ namespace fairlead::cni {
 inline constexpr BootTime kOrphanAge{60'000};
 
 struct Collected {
-  std::vector<std::string> links;   // host ends deleted
-  std::vector<Lease> leases;        // released
+  std::vector<Owner> owners;        // whose links, ports and leases went
+  std::vector<std::pair<Owner, CniError>> failed;  // still there, with their leases: the address may be in use
 };
 
-// Removes every attachment of the network whose owner is not in `valid`. Goes on after an error and returns the first.
+// Takes one attachment away: its links and host ports first, then its addresses, so that nothing answers for an address
+// that is free. May be repeated; nothing there is no error. Without a store (nothing was ever leased) only links.
+CniResult<> detach(Kernel& kernel, LeaseStore* store, const Owner& owner, BootTime now);
+
+// Removes every attachment of the network whose owner is not in `valid`. Goes on after a failure.
 CniResult<Collected> collect_invalid(Kernel& kernel, LeaseStore* store, const std::string& network, const std::set<Owner>& valid, BootTime now);
-// Releases leases older than kOrphanAge whose host link is not there.
+// Releases leases older than kOrphanAge whose host link is not there, and their host ports.
 CniResult<Collected> collect_orphans(Kernel& kernel, LeaseStore& store, BootTime now);
 // For leases of pods that other plugins attach: the namespace's path is not there any more. Only where this process sees the
 // runtime's files (the plugin does, an agent in a container may not).

@@ -1,10 +1,19 @@
 #include <linux/if_link.h>
+#include <linux/ip.h>
 #include <linux/rtnetlink.h>
+#include <unistd.h>
 
+#include <array>
 #include <cerrno>
+#include <chrono>
+#include <cstring>
 #include <map>
+#include <thread>
+#include <utility>
 
+#include "base/files.h"
 #include "cni/kernel.h"
+#include "cni/nat/nat.h"
 #include "netlink/netns.h"
 #include "netlink/rt_socket.h"
 #include "netlink/sysctl.h"
@@ -26,8 +35,18 @@ class NetlinkKernel final : public Kernel {
   }
 
   CniResult<> undo(const Step& step) override {
-    if (const auto* veth = std::get_if<CreateVeth>(&step)) return done(host_.remove_link(veth->host_name));
-    if (const auto* limit = std::get_if<LimitFromPod>(&step)) return done(host_.remove_link(limit->ifb));
+    if (const auto* veth = std::get_if<CreateVeth>(&step)) return set_aside(veth->host_name);
+    if (const auto* limit = std::get_if<LimitFromPod>(&step)) return set_aside(limit->ifb);
+    if (const auto* nat = std::get_if<AddNat>(&step)) return remove_nat(nat->nat);
+    if (const auto* hosts = std::get_if<WriteHosts>(&step)) {
+      if (::unlink(hosts->path.c_str()) != 0 && errno != ENOENT) return cni_fail(Code::io_failure, "remove {}: {}", hosts->path, std::strerror(errno));
+    }
+    return {};
+  }
+
+  CniResult<> settle() override {
+    if (!std::exchange(doomed_, false)) return {};
+    CNI_CHECK(lift(host_.delete_group(kDoomedGroup), Code::kernel));
     return {};
   }
 
@@ -46,6 +65,11 @@ class NetlinkKernel final : public Kernel {
     return o;
   }
 
+  CniResult<bool> nat_present(const PodNat& wanted) override {
+    CNI_TRY(auto nat, Nat::open());
+    return nat.present(wanted);
+  }
+
   CniResult<std::vector<netlink::Link>> host_links() override { return lift(host_.links(), Code::kernel); }
 
   CniResult<> set_loopback(bool up) override {
@@ -54,7 +78,20 @@ class NetlinkKernel final : public Kernel {
     return done(pod->change_link(lo.index, {.up = up}));
   }
 
+  CniResult<bool> loopback_up() override {
+    CNI_TRY(RtSocket * pod, pod_socket());
+    CNI_TRY(const auto lo, lift(pod->link("lo"), Code::kernel));
+    return lo.up();
+  }
+
  private:
+  CniResult<> set_aside(const std::string& name) {
+    index_.erase(name);
+    CNI_TRY(const bool there, lift(host_.set_aside(name, kDoomedGroup), Code::kernel));
+    doomed_ |= there;
+    return {};
+  }
+
   CniResult<> apply_one(const EnsureForwarding& s) {
     if (s.v4) CNI_CHECK(lift(netlink::write_sysctl("net/ipv4/ip_forward", "1"), Code::io_failure));
     if (s.v6) CNI_CHECK(lift(netlink::write_sysctl("net/ipv6/conf/all/forwarding", "1"), Code::io_failure));
@@ -68,7 +105,7 @@ class NetlinkKernel final : public Kernel {
   }
 
   CniResult<> apply_one(const EnsureBridge& s) {
-    netlink::LinkSpec spec{.name = s.name, .kind = netlink::BridgeKind{.vlan_filtering = s.vlan_filtering ? std::optional(true) : std::nullopt}, .mac = s.mac, .up = true};
+    netlink::LinkSpec spec{.name = s.name, .kind = netlink::BridgeKind{.vlan_filtering = s.vlan_filtering ? std::optional(true) : std::nullopt}, .mac = s.mac};
     if (s.mtu != 0) spec.mtu = s.mtu;
     // Somebody else may be making it at the same moment.
     auto made = host_.create_link(spec);
@@ -77,11 +114,44 @@ class NetlinkKernel final : public Kernel {
     if (link.kind != "bridge") return cni_fail(Code::invalid_config, "bridge: {} exists and is no bridge", s.name);
     if (s.vlan_filtering && link.bridge_vlan_filtering == false)
       return cni_fail(Code::invalid_config, "bridge: {} exists without VLAN filtering, which vlan needs", s.name);
-    if (!link.up() || (s.promiscuous && !(link.flags & IFF_PROMISC)))
-      CNI_CHECK(done(host_.change_link(link.index, {.up = true, .promiscuous = s.promiscuous ? std::optional(true) : std::nullopt})));
-    for (const auto& a : s.addresses) CNI_CHECK(done(host_.ensure_address({.link = link.index, .ip = a, .no_dad = a.address.is_v6()})));
+    if (!link.up()) CNI_CHECK(bring_up_gateway(link));
+    if (s.promiscuous && !(link.flags & IFF_PROMISC)) CNI_CHECK(done(host_.change_link(link.index, {.promiscuous = true})));
+    CNI_CHECK(set_gateway(link, s.addresses, s.route_localnet));
     index_[s.name] = link.index;
     return {};
+  }
+
+  // With a link-local address that it may use at once: without one the kernel asks for no neighbour on the link, and one of
+  // its own making takes seconds of duplicate address detection.
+  CniResult<> bring_up_gateway(const netlink::Link& link) {
+    return change_link(link.index, {.up = true, .ipv6_addr_gen_mode = IN6_ADDR_GEN_MODE_NONE}, false);
+  }
+
+  CniResult<> set_gateway(const netlink::Link& link, const std::vector<InterfaceAddress>& addresses, bool route_localnet) {
+    if (route_localnet) CNI_CHECK(done(host_.change_link(link.index, {.ipv4_conf = {{IPV4_DEVCONF_ROUTE_LOCALNET, 1}}})));
+    for (const auto& a : addresses) {
+      if (a.address.is_v6() && link.mac)
+        CNI_CHECK(done(host_.ensure_address({.link = link.index, .ip = {link_local(*link.mac), 64}, .scope = netlink::kScopeLink, .no_dad = true})));
+      CNI_CHECK(done(host_.ensure_address({.link = link.index, .ip = a, .no_dad = a.address.is_v6()})));
+    }
+    return {};
+  }
+
+  // RFC 4291, appendix A.
+  static IpAddress link_local(const netlink::MacAddress& mac) {
+    const auto& b = mac.bytes;
+    const std::array<std::uint8_t, 16> ip{0xfe, 0x80, 0, 0, 0, 0, 0, 0, static_cast<std::uint8_t>(b[0] ^ 2), b[1], b[2], 0xff, 0xfe, b[3], b[4], b[5]};
+    return IpAddress::v6(ip);
+  }
+
+  // A kernel without IPv6 knows no ipv6_addr_gen_mode.
+  CniResult<> change_link(std::uint32_t index, netlink::LinkChange change, bool needs_v6) {
+    auto changed = host_.change_link(index, change);
+    if (!changed && !needs_v6 && changed.error().code == ErrorCode::unimplemented) {
+      change.ipv6_addr_gen_mode.reset();
+      changed = host_.change_link(index, change);
+    }
+    return done(std::move(changed));
   }
 
   CniResult<> apply_one(const CreateVeth& s) {
@@ -102,8 +172,13 @@ class NetlinkKernel final : public Kernel {
   // A veth whose two ends happen to have the same index in their namespaces looks to the kernel like a physical device:
   // its "carrier is up" then waits for up to a second (linkwatch_urgent_event), and packets to the pod are lost meanwhile.
   CniResult<netlink::Link> make_veth(netlink::LinkSpec spec) {
-    for (;;) {
+    for (bool swept = false;;) {
       auto made = host_.create_link(spec);
+      if (!made && made.error().code == ErrorCode::already_exists && !std::exchange(swept, true)) {
+        // One of them may be waiting for its deletion, after a DEL that did not wait.
+        CNI_TRY(const bool any, lift(host_.delete_group(kDoomedGroup), Code::kernel));
+        if (any) continue;
+      }
       if (!made && made.error().code == ErrorCode::already_exists)
         return cni_fail(Code::already_attached, "interface {} in the container, or {} on the host, exists already",
                         std::get<netlink::VethKind>(spec.kind).peer_name, spec.name);
@@ -122,10 +197,9 @@ class NetlinkKernel final : public Kernel {
   CniResult<> apply_one(const SetUpHostLink& s) {
     CNI_TRY(const std::uint32_t index, index_of(s.name));
     // No address of its own making: duplicate address detection on every pod's link serves nobody.
-    auto changed = host_.change_link(index, {.alias = s.alias, .ipv6_addr_gen_mode = IN6_ADDR_GEN_MODE_NONE});
-    // A kernel without IPv6 knows no such setting.
-    if (!changed && !s.v6_gateway && changed.error().code == ErrorCode::unimplemented) changed = host_.change_link(index, {.alias = s.alias});
-    CNI_CHECK(done(std::move(changed)));
+    netlink::LinkChange change{.alias = s.alias, .ipv6_addr_gen_mode = IN6_ADDR_GEN_MODE_NONE};
+    if (s.route_localnet) change.ipv4_conf.emplace_back(IPV4_DEVCONF_ROUTE_LOCALNET, 1);
+    CNI_CHECK(change_link(index, change, s.v6_gateway.has_value()));
     if (s.v6_gateway) CNI_CHECK(done(host_.ensure_address({.link = index, .ip = {*s.v6_gateway, 64}, .scope = netlink::kScopeLink, .no_dad = true})));
     return {};
   }
@@ -135,8 +209,59 @@ class NetlinkKernel final : public Kernel {
     if (!(s.port == netlink::BridgePort{})) CNI_CHECK(done(host_.set_bridge_port(index, s.port)));
     if (s.vlan != 0) CNI_CHECK(done(host_.add_bridge_vlan(index, {.first = s.vlan, .last = 0, .pvid = true, .untagged = true})));
     for (const auto& v : s.trunk) CNI_CHECK(done(host_.add_bridge_vlan(index, v)));
-    if ((s.vlan != 0 || !s.trunk.empty()) && !s.keep_default_vlan && s.vlan != 1) CNI_CHECK(done(host_.delete_bridge_vlan(index, {.first = 1, .last = 0})));
+    if (s.only_from) CNI_CHECK(lock_port(index, s));
+    if ((s.vlan != 0 || !s.trunk.empty()) && !s.keep_default_vlan && s.vlan != 1) return drop_default_vlan(index);
     return {};
+  }
+
+  CniResult<> drop_default_vlan(std::uint32_t port) {
+    auto dropped = host_.delete_bridge_vlan(port, {.first = 1, .last = 0});
+    return !dropped && dropped.error().code == ErrorCode::not_found ? CniResult<>{} : done(std::move(dropped));
+  }
+
+  // The bridge itself drops what comes from another address: no rule, no table, and it goes with the port.
+  CniResult<> lock_port(std::uint32_t index, const SetBridgePort& s) {
+    std::vector<std::uint16_t> vlans;
+    if (s.vlan != 0) vlans.push_back(s.vlan);
+    for (const auto& v : s.trunk)
+      for (std::uint16_t id = v.first; id <= std::max(v.first, v.last); ++id) vlans.push_back(id);
+    if (vlans.empty()) vlans.push_back(0);
+    if ((s.vlan == 1 || !s.trunk.empty()) && s.keep_default_vlan) vlans.push_back(1);
+    for (const std::uint16_t id : vlans)
+      CNI_CHECK(done(host_.set_fdb({.link = index, .mac = *s.only_from, .remote = {}, .vlan = id, .state = NUD_NOARP, .of_bridge = true})));
+    auto locked = host_.set_bridge_port(index, {.learning = false, .locked = true});
+    if (!locked) return cni_fail(Code::unsupported_kernel, "macspoofchk: this kernel's bridge can not lock a port (Linux 5.16 or later): {}", locked.error().message);
+    CNI_TRY(const auto link, lift(host_.link(s.name), Code::kernel));
+    if (!link.bridge_port || link.bridge_port->locked != true) return cni_fail(Code::unsupported_kernel, "macspoofchk: this kernel's bridge can not lock a port (Linux 5.16 or later)");
+    return {};
+  }
+
+  CniResult<> apply_one(const EnsureVlanGateway& s) {
+    CNI_TRY(auto gateway, lift(host_.find_link(s.name), Code::kernel));
+    if (!gateway) {
+      netlink::LinkSpec spec{.name = s.name, .kind = netlink::VethKind{.peer_name = s.port_name}, .mac = s.mac};
+      if (s.mtu != 0) {
+        spec.mtu = s.mtu;
+        std::get<netlink::VethKind>(spec.kind).peer_mtu = s.mtu;
+      }
+      // Somebody else may be making it at the same moment.
+      auto made = host_.create_link(spec);
+      if (!made && made.error().code != ErrorCode::already_exists) return done(std::move(made));
+      CNI_TRY(gateway, lift(host_.find_link(s.name), Code::kernel));
+    }
+    CNI_TRY(const auto port, lift(host_.find_link(s.port_name), Code::kernel));
+    if (!gateway || !port || gateway->kind != "veth" || gateway->peer_index != port->index)
+      return cni_fail(Code::invalid_config, "vlan: {} exists and is not the gateway of VLAN {} on {}", s.name, s.vlan, s.bridge);
+    CNI_TRY(const std::uint32_t bridge, index_of(s.bridge));
+    // Up comes last and says that all of it is done.
+    if (port->master != bridge || !port->up()) {
+      CNI_CHECK(done(host_.change_link(port->index, {.master = bridge})));
+      CNI_CHECK(done(host_.add_bridge_vlan(port->index, {.first = s.vlan, .last = 0, .pvid = true, .untagged = true})));
+      if (s.vlan != 1) CNI_CHECK(drop_default_vlan(port->index));
+      CNI_CHECK(done(host_.change_link(port->index, {.up = true})));
+    }
+    if (!gateway->up()) CNI_CHECK(bring_up_gateway(*gateway));
+    return set_gateway(*gateway, s.addresses, s.route_localnet);
   }
 
   CniResult<> apply_one(const AddHostRoutes& s) {
@@ -154,7 +279,11 @@ class NetlinkKernel final : public Kernel {
     const bool v6 = std::any_of(s.addresses.begin(), s.addresses.end(), [](const auto& a) { return a.address.is_v6(); });
     if (v6) CNI_CHECK(in_pod([&] { return allow_ipv6(s.ifname); }));
     CNI_TRY(const auto link, lift(pod->link(s.ifname), Code::kernel));
-    CNI_CHECK(done(pod->change_link(link.index, {.up = true})));
+    netlink::LinkChange change{.up = true};
+    if (s.promiscuous) change.promiscuous = true;
+    if (s.all_multicast) change.all_multicast = true;
+    if (s.tx_queue_len != 0) change.tx_queue_len = s.tx_queue_len;
+    CNI_CHECK(done(pod->change_link(link.index, change)));
     for (const auto& a : s.addresses) CNI_CHECK(done(pod->add_address({.link = link.index, .ip = a, .no_dad = a.address.is_v6()})));
     for (const auto& r : s.routes) {
       netlink::Route route{.destination = r.destination, .next_hops = {{.gateway = r.gateway, .link = link.index}}, .protocol = RTPROT_BOOT,
@@ -191,6 +320,40 @@ class NetlinkKernel final : public Kernel {
     CNI_CHECK(done(host_.add_tbf(ifb, {.rate = s.limit.rate, .burst = s.limit.burst})));
     CNI_TRY(const std::uint32_t index, index_of(s.link));
     return done(host_.add_redirect(index, ifb));
+  }
+
+  CniResult<> apply_one(const AddNat& s) {
+    CNI_TRY(auto nat, Nat::open());
+    CNI_CHECK(nat.add(s.nat));
+    CNI_CHECK(flush_udp(s.nat.mappings));
+    return {};
+  }
+
+  static CniResult<> remove_nat(const PodNat& n) {
+    CNI_TRY(auto nat, Nat::open());
+    CNI_CHECK(nat.remove(n));
+    CNI_CHECK(flush_udp(n.mappings));
+    return {};
+  }
+
+  CniResult<> apply_one(const WriteHosts& s) {
+    CNI_CHECK(lift(make_dirs(s.path.substr(0, s.path.rfind('/'))), Code::io_failure));
+    return lift(write_file_atomic(s.path, s.text), Code::io_failure);
+  }
+
+  // The kernel's link watcher runs a moment after a link has come up, and only then does the link take packets; a reader of
+  // the link's state waits for it, because both hold the same lock.
+  CniResult<> apply_one(const AwaitCarrier& s) {
+    using namespace std::chrono_literals;
+    const auto until = std::chrono::steady_clock::now() + 5s;
+    for (const std::string& name : s.links)
+      for (auto pause = 50us;; pause = std::min(pause * 2, std::chrono::microseconds(20ms))) {
+        CNI_TRY(const auto link, lift(host_.link(name), Code::kernel));
+        if (link.running()) break;
+        if (std::chrono::steady_clock::now() > until) return cni_fail(Code::try_again_later, "link {} is up and has no carrier after 5 s", name);
+        std::this_thread::sleep_for(pause);
+      }
+    return {};
   }
 
   static bool on_a_prefix(const SetUpPod& s, const IpAddress& gateway) {
@@ -234,6 +397,7 @@ class NetlinkKernel final : public Kernel {
   std::optional<RtSocket> pod_;
   std::optional<NetNs> pod_ns_;
   std::map<std::string, std::uint32_t> index_;
+  bool doomed_ = false;   // undo() has set links aside
 };
 
 }  // namespace

@@ -62,6 +62,16 @@ struct Builder {
     return routes;
   }
 
+  WriteHosts hosts_step(const std::vector<AssignedIp>& ips) const {
+    WriteHosts w{.path = fmt::format("{}/{}/{}-{}", c.hosts_dir, c.name, owner.container_id, owner.ifname), .text = ""};
+    for (const auto& ip : ips) {
+      w.text += ip.address.address.to_string();
+      for (const auto& alias : c.runtime.aliases) w.text += " " + alias;
+      w.text += "\n";
+    }
+    return w;
+  }
+
   void report(std::vector<AssignedIp> ips, std::vector<ResultRoute> routes) {
     Attachment& a = plan.attachment;
     if (c.prev_result) a = *c.prev_result;
@@ -84,11 +94,14 @@ struct Builder {
     if (v4 || v6) plan.steps.push_back(EnsureForwarding{v4, v6});
     if (v4) plan.steps.push_back(EnsureHostGateway{routed_gateway(Family::v4)});
     plan.steps.push_back(CreateVeth{.host_name = host_name, .pod_name = r.ifname, .host_mac = derived_mac(owner, "host"), .pod_mac = pod_mac(), .mtu = c.mtu, .bridge = ""});
-    plan.steps.push_back(SetUpHostLink{.name = host_name, .alias = host_link_alias(c.name, owner), .v6_gateway = v6 ? std::optional(routed_gateway(Family::v6)) : std::nullopt});
+    plan.steps.push_back(SetUpHostLink{.name = host_name, .alias = host_link_alias(c.name, owner), .v6_gateway = v6 ? std::optional(routed_gateway(Family::v6)) : std::nullopt,
+                                       .route_localnet = v4 && !c.runtime.port_mappings.empty()});
     AddHostRoutes host{.link = host_name, .pods = {}};
-    SetUpPod pod{.ifname = r.ifname, .addresses = {}, .routes = {}};
+    SetUpPod pod = pod_step();
+    std::vector<NatAddress> nat;
     for (auto& ip : ips) {
       const Family f = ip.address.address.family();
+      nat.push_back({ip.address.address, host_prefix(ip.address.address), ip.address.prefix()});
       ip.address.length = ip.address.address.bits();
       ip.gateway = routed_gateway(f);
       host.pods.push_back(ip.address.address);
@@ -103,41 +116,73 @@ struct Builder {
         pod.routes.push_back(x);
       }
     if (!host.pods.empty()) plan.steps.push_back(std::move(host));
-    finish(std::move(pod), std::move(ips), routes);
+    finish(std::move(pod), std::move(ips), routes, std::move(nat));
+  }
+
+  SetUpPod pod_step() const {
+    return {.ifname = r.ifname, .addresses = {}, .routes = {}, .promiscuous = c.tuning.promiscuous, .all_multicast = c.tuning.all_multicast, .tx_queue_len = c.tuning.tx_queue_len};
+  }
+
+  // In its VLAN the gateway is on an interface of its own.
+  void gateway_on_bridge(EnsureBridge b, std::vector<InterfaceAddress> addresses) {
+    const bool localnet = std::any_of(addresses.begin(), addresses.end(), [](const InterfaceAddress& a) { return a.address.is_v4(); }) && !c.runtime.port_mappings.empty();
+    const std::uint16_t vlan = c.bridge.vlan;
+    if (vlan == 0) {
+      b.addresses = std::move(addresses);
+      b.route_localnet = localnet;
+      plan.steps.push_back(std::move(b));
+      return;
+    }
+    EnsureVlanGateway g{.bridge = b.name, .name = vlan_gateway_name(b.name, vlan), .port_name = fmt::format("fv{:013x}", hash(fmt::format("{}.{}", b.name, vlan)) >> 12),
+                        .vlan = vlan, .mac = derived_mac({b.mac.to_string(), std::to_string(vlan)}, "vlan"), .mtu = c.mtu, .route_localnet = localnet, .addresses = std::move(addresses)};
+    plan.steps.push_back(std::move(b));
+    if (!g.addresses.empty()) plan.steps.push_back(std::move(g));
   }
 
   void bridge(std::vector<AssignedIp> ips, const std::vector<ResultRoute>& routes) {
     EnsureBridge b{.name = c.bridge.name, .mac = {}, .mtu = c.mtu, .vlan_filtering = c.bridge.vlan != 0 || !c.bridge.vlan_trunk.empty(),
-                   .promiscuous = c.bridge.promiscuous, .addresses = {}};
-    SetUpPod pod{.ifname = r.ifname, .addresses = {}, .routes = {}};
-    std::string seed = c.bridge.name;
+                   .promiscuous = c.bridge.promiscuous, .addresses = {}, .route_localnet = false};
+    SetUpPod pod = pod_step();
+    // The same on every ADD of this boot, different between nodes.
+    b.mac = bridge_mac = derived_mac({c.bridge.name, c.node_id}, "bridge");
+    std::vector<InterfaceAddress> gateways;
+    std::vector<NatAddress> nat;
     for (const auto& ip : ips) {
       pod.addresses.push_back(ip.address);
-      if (ip.gateway && c.bridge.is_gateway) b.addresses.push_back({*ip.gateway, ip.address.length});
-      if (ip.gateway) seed += ip.gateway->to_string();
+      nat.push_back({ip.address.address, ip.address.prefix(), ip.address.prefix()});
+      const InterfaceAddress gateway{ip.gateway.value_or(IpAddress{}), ip.address.length};
+      if (ip.gateway && c.bridge.is_gateway && std::find(gateways.begin(), gateways.end(), gateway) == gateways.end()) gateways.push_back(gateway);
     }
-    // The same on every ADD of this node, different between nodes (their gateways differ).
-    b.mac = bridge_mac = derived_mac({seed, ""}, "bridge");
     if (c.bridge.is_gateway && !ips.empty()) plan.steps.push_back(EnsureForwarding{any_of_family(ips, Family::v4), any_of_family(ips, Family::v6)});
-    plan.steps.push_back(std::move(b));
+    gateway_on_bridge(std::move(b), std::move(gateways));
     plan.steps.push_back(CreateVeth{.host_name = host_name, .pod_name = r.ifname, .host_mac = derived_mac(owner, "host"), .pod_mac = pod_mac(), .mtu = c.mtu, .bridge = c.bridge.name});
     plan.steps.push_back(SetUpHostLink{.name = host_name, .alias = host_link_alias(c.name, owner), .v6_gateway = {}});
-    if (c.bridge.hairpin || c.bridge.port_isolation || c.bridge.vlan != 0 || !c.bridge.vlan_trunk.empty()) {
-      SetBridgePort port{.name = host_name, .port = {}, .vlan = c.bridge.vlan, .trunk = c.bridge.vlan_trunk, .keep_default_vlan = c.bridge.preserve_default_vlan};
-      if (c.bridge.hairpin) port.port.hairpin = true;
+    // Where iptables sees bridged packets (br_netfilter), a pod that asks for its own host port gets its packet back over its own port.
+    const bool hairpin = c.bridge.hairpin || (!c.runtime.port_mappings.empty() && !c.bridge.promiscuous);
+    if (hairpin || c.bridge.port_isolation || c.bridge.vlan != 0 || !c.bridge.vlan_trunk.empty() || c.mac_spoof_check) {
+      SetBridgePort port{.name = host_name, .port = {}, .vlan = c.bridge.vlan, .trunk = c.bridge.vlan_trunk, .keep_default_vlan = c.bridge.preserve_default_vlan, .only_from = {}};
+      if (hairpin) port.port.hairpin = true;
       if (c.bridge.port_isolation) port.port.isolated = true;
+      if (c.mac_spoof_check) port.only_from = pod_mac();
       plan.steps.push_back(std::move(port));
     }
     for (const auto& route : routes)
       if (any_of_family(ips, route.destination.family())) pod.routes.push_back(pod_route(route, gateway_for(ips, route.destination.family())));
-    finish(std::move(pod), std::move(ips), routes);
+    finish(std::move(pod), std::move(ips), routes, std::move(nat));
   }
 
-  void finish(SetUpPod pod, std::vector<AssignedIp> ips, const std::vector<ResultRoute>& routes) {
+  void finish(SetUpPod pod, std::vector<AssignedIp> ips, const std::vector<ResultRoute>& routes, std::vector<NatAddress> pods) {
     if (!c.sysctls.empty()) plan.steps.push_back(SetPodSysctls{r.ifname, c.sysctls});
     if (c.runtime.ingress.rate != 0) plan.steps.push_back(LimitToPod{host_name, c.runtime.ingress});
     if (c.runtime.egress.rate != 0) plan.steps.push_back(LimitFromPod{host_name, ifb_name(owner), c.runtime.egress, c.mtu});
     plan.steps.push_back(std::move(pod));
+    AwaitCarrier carrier{.links = {host_name}};
+    if (c.wiring == Wiring::bridge && c.bridge.is_gateway && !ips.empty())
+      carrier.links.push_back(c.bridge.vlan == 0 ? c.bridge.name : vlan_gateway_name(c.bridge.name, c.bridge.vlan));
+    plan.steps.push_back(std::move(carrier));
+    PodNat nat{.mappings = c.runtime.port_mappings, .masquerade = c.ip_masq, .pods = std::move(pods)};
+    if (!nat.empty()) plan.steps.push_back(AddNat{std::move(nat)});
+    if (!c.runtime.aliases.empty() && !ips.empty()) plan.steps.push_back(hosts_step(ips));
     report(std::move(ips), routes);
   }
 };
@@ -160,11 +205,12 @@ struct Printer {
                        s.mtu ? fmt::format(" mtu {}", s.mtu) : "", s.bridge.empty() ? "" : " on " + s.bridge);
   }
   std::string operator()(const SetUpHostLink& s) const {
-    return fmt::format("host link {} alias \"{}\"{}", s.name, s.alias, s.v6_gateway ? " " + s.v6_gateway->to_string() : "");
+    return fmt::format("host link {} alias \"{}\"{}", s.name, s.alias, s.v6_gateway ? " " + s.v6_gateway->to_string() : "") + (s.route_localnet ? " route-localnet" : "");
   }
   std::string operator()(const SetBridgePort& s) const {
-    return fmt::format("bridge port {}{}{}{}{}", s.name, s.port.hairpin.value_or(false) ? " hairpin" : "", s.port.isolated.value_or(false) ? " isolated" : "",
-                       s.vlan ? fmt::format(" vlan {}", s.vlan) : "", s.trunk.empty() ? "" : fmt::format(" trunk of {}", s.trunk.size()));
+    return fmt::format("bridge port {}{}{}{}{}{}", s.name, s.port.hairpin.value_or(false) ? " hairpin" : "", s.port.isolated.value_or(false) ? " isolated" : "",
+                       s.vlan ? fmt::format(" vlan {}", s.vlan) : "", s.trunk.empty() ? "" : fmt::format(" trunk of {}", s.trunk.size()),
+                       s.only_from ? " only from " + s.only_from->to_string() : "");
   }
   std::string operator()(const AddHostRoutes& s) const {
     std::string out = "host routes over " + s.link;
@@ -178,6 +224,17 @@ struct Printer {
   }
   std::string operator()(const LimitToPod& s) const { return fmt::format("limit to pod on {} {} B/s burst {}", s.link, s.limit.rate, s.limit.burst); }
   std::string operator()(const LimitFromPod& s) const { return fmt::format("limit from pod on {} by {} {} B/s burst {}", s.link, s.ifb, s.limit.rate, s.limit.burst); }
+  std::string operator()(const AddNat& s) const {
+    std::string out = s.nat.masquerade ? "masquerade" : "";
+    if (!s.nat.mappings.empty()) out += out.empty() ? "host ports" : ", host ports";
+    for (const auto& m : s.nat.mappings)
+      out += fmt::format(" {}{}/{}->{}", m.host_ip ? m.host_ip->to_string() + ":" : "", m.host_port, to_string(m.protocol), m.container_port);
+    for (const auto& p : s.nat.pods) out += fmt::format("{}{}", &p == s.nat.pods.data() ? " of " : " ", p.ip.to_string());
+    return out;
+  }
+  std::string operator()(const WriteHosts& s) const { return "hosts file " + s.path; }
+  std::string operator()(const AwaitCarrier& s) const { return fmt::format("await carrier {}", fmt::join(s.links, " ")); }
+  std::string operator()(const EnsureVlanGateway& s) const { return fmt::format("vlan gateway {} on {} vlan {}{}", s.name, s.bridge, s.vlan, joined(s.addresses)); }
   std::string operator()(const SetPodSysctls& s) const { return fmt::format("{} pod sysctls", s.values.size()); }
 };
 
@@ -210,9 +267,32 @@ CniResult<AttachPlan> attach_plan(const NetConf& c, const Request& r, const std:
   return std::move(b.plan);
 }
 
-std::vector<Step> detach_steps(const Owner& owner) {
-  return {CreateVeth{.host_name = host_link_name(owner), .pod_name = owner.ifname, .host_mac = {}, .pod_mac = {}, .mtu = 0, .bridge = ""},
-          LimitFromPod{.link = host_link_name(owner), .ifb = ifb_name(owner), .limit = {}}};
+CniResult<AttachPlan> link_plan(const NetConf& c, const Request& r) {
+  NetConf bare = c;
+  bare.runtime = {};
+  bare.sysctls.clear();
+  bare.ip_masq = false;
+  bare.default_route = false;
+  auto plan = attach_plan(bare, r, {}, {});
+  if (plan) std::erase_if(plan->steps, [](const Step& s) { return std::holds_alternative<AwaitCarrier>(s); });
+  return plan;
+}
+
+std::vector<Step> detach_steps(const Owner& owner, const AttachmentRecord& record) {
+  std::vector<Step> steps = {CreateVeth{.host_name = host_link_name(owner), .pod_name = owner.ifname, .host_mac = {}, .pod_mac = {}, .mtu = 0, .bridge = ""},
+                             LimitFromPod{.link = host_link_name(owner), .ifb = ifb_name(owner), .limit = {}}};
+  if (!record.nat.empty()) steps.push_back(AddNat{record.nat});
+  if (!record.hosts_file.empty()) steps.push_back(WriteHosts{.path = record.hosts_file, .text = ""});
+  return steps;
+}
+
+AttachmentRecord record_of(const AttachPlan& plan) {
+  AttachmentRecord r;
+  for (const Step& s : plan.steps) {
+    if (const auto* nat = std::get_if<AddNat>(&s)) r.nat = nat->nat;
+    if (const auto* hosts = std::get_if<WriteHosts>(&s)) r.hosts_file = hosts->path;
+  }
+  return r;
 }
 
 std::string host_link_name(const Owner& owner) { return fmt::format("fl{:013x}", hash(owner, "link") >> 12); }

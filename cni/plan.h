@@ -18,6 +18,7 @@
 
 #include "cni/config.h"
 #include "cni/ipam/leases.h"
+#include "cni/record.h"
 #include "netlink/link.h"
 
 namespace fairlead::cni {
@@ -50,6 +51,7 @@ struct EnsureBridge {  // undo: none (shared)
   bool vlan_filtering = false;
   bool promiscuous = false;
   std::vector<InterfaceAddress> addresses;
+  bool route_localnet = false;
   bool operator==(const EnsureBridge&) const = default;
 };
 struct CreateVeth {  // undo: delete the host end, with it the pod's end and all routes over it
@@ -62,7 +64,18 @@ struct CreateVeth {  // undo: delete the host end, with it the pod's end and all
 struct SetUpHostLink {  // undo: none (goes with the link)
   std::string name, alias;
   std::optional<IpAddress> v6_gateway;
+  bool route_localnet = false;   // packets from 127.0.0.1 may leave over it, for host ports on localhost
   bool operator==(const SetUpHostLink&) const = default;
+};
+// A VLAN's gateway is an interface of its own, one end of a veth whose other end is a port of the bridge in that VLAN.
+struct EnsureVlanGateway {  // undo: none (shared)
+  std::string bridge, name, port_name;
+  std::uint16_t vlan = 0;
+  netlink::MacAddress mac;
+  std::uint32_t mtu = 0;
+  bool route_localnet = false;
+  std::vector<InterfaceAddress> addresses;
+  bool operator==(const EnsureVlanGateway&) const = default;
 };
 struct SetBridgePort {  // undo: none (goes with the link)
   std::string name;
@@ -70,6 +83,7 @@ struct SetBridgePort {  // undo: none (goes with the link)
   std::uint16_t vlan = 0;
   std::vector<netlink::BridgeVlan> trunk;
   bool keep_default_vlan = false;
+  std::optional<netlink::MacAddress> only_from;  // frames with another source address are dropped
 };
 struct AddHostRoutes {  // undo: none (goes with the link)
   std::string link;
@@ -80,6 +94,8 @@ struct SetUpPod {  // inside the pod. Undo: none (goes with the link)
   std::string ifname;
   std::vector<InterfaceAddress> addresses;
   std::vector<PodRoute> routes;
+  bool promiscuous = false, all_multicast = false;
+  std::uint32_t tx_queue_len = 0;   // 0: the kernel's default
   bool operator==(const SetUpPod&) const = default;
 };
 struct SetPodSysctls {  // undo: none (the namespace is the pod's)
@@ -100,8 +116,22 @@ struct LimitFromPod {  // what the pod sends: redirected to a link of its own, w
   bool operator==(const LimitFromPod&) const = default;
 };
 
-using Step = std::variant<EnsureForwarding, EnsureHostGateway, EnsureBridge, CreateVeth, SetUpHostLink, SetBridgePort, AddHostRoutes, SetUpPod, SetPodSysctls,
-                          LimitToPod, LimitFromPod>;
+struct AddNat {  // host ports and masquerading, one transaction per family. Undo: take out what is this pod's
+  PodNat nat;
+  bool operator==(const AddNat&) const = default;
+};
+struct WriteHosts {  // a file in the form of hosts(5) that tells resolvers the aliases. Undo: remove it
+  std::string path, text;
+  bool operator==(const WriteHosts&) const = default;
+};
+// A link that has just come up drops packets until the kernel's link watcher has run. Undo: none
+struct AwaitCarrier {
+  std::vector<std::string> links;
+  bool operator==(const AwaitCarrier&) const = default;
+};
+
+using Step = std::variant<EnsureForwarding, EnsureHostGateway, EnsureBridge, EnsureVlanGateway, CreateVeth, SetUpHostLink, SetBridgePort, AddHostRoutes, SetUpPod,
+                          SetPodSysctls, LimitToPod, LimitFromPod, AddNat, WriteHosts, AwaitCarrier>;
 std::string to_string(const Step& s);
 
 struct AttachPlan {
@@ -111,8 +141,13 @@ struct AttachPlan {
 };
 
 CniResult<AttachPlan> attach_plan(const NetConf& c, const Request& r, const std::vector<AssignedIp>& ips, const std::vector<ResultRoute>& routes);
-// The steps whose undo takes an attachment away, known from its owner alone.
-std::vector<Step> detach_steps(const Owner& owner);
+// Only the link, without addresses: what an IPAM plugin that talks over the link (dhcp) needs to be there first. The full
+// plan may be carried out afterwards, without its CreateVeth.
+CniResult<AttachPlan> link_plan(const NetConf& c, const Request& r);
+// The steps whose undo takes an attachment away, known from its owner and from what was recorded about it.
+std::vector<Step> detach_steps(const Owner& owner, const AttachmentRecord& record);
+// What has to be recorded before the plan is carried out.
+AttachmentRecord record_of(const AttachPlan& plan);
 
 std::string host_link_name(const Owner& owner);
 std::string ifb_name(const Owner& owner);

@@ -17,6 +17,9 @@ struct Services {
   std::function<CniResult<std::unique_ptr<Kernel>>(const std::string& pod_netns)> open_kernel;
   std::function<BootTime()> now;
   std::function<CniResult<StoreScope>()> scope;
+  // Runs an IPAM plugin of that type; its output.
+  std::function<CniResult<std::string>(const std::string& type, const Request& r, Verb verb, const std::string& conf)> delegate;
+  std::function<CniResult<>(const std::string& netns, const std::string& ifname)> remove_in_pod;
 };
 Services real_services();
 

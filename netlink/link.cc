@@ -181,6 +181,7 @@ Bytes build_bridge_port(std::uint32_t index, const BridgePort& p) {
     put_on(m, IFLA_BRPORT_LEARNING, p.learning);
     put_on(m, IFLA_BRPORT_UNICAST_FLOOD, p.unicast_flood);
     put_on(m, IFLA_BRPORT_NEIGH_SUPPRESS, p.neigh_suppress);
+    put_on(m, IFLA_BRPORT_LOCKED, p.locked);
   }
   return std::move(m).finish();
 }
@@ -195,6 +196,24 @@ Bytes build_delete_link(std::string_view name) {
   MessageBuilder m(RTM_DELLINK, NLM_F_REQUEST | NLM_F_ACK);
   m.header(link_header(0));
   m.put_string(IFLA_IFNAME, name);
+  return std::move(m).finish();
+}
+
+Bytes build_set_aside(std::string_view name, std::uint32_t group) {
+  // SETLINK, not NEWLINK: that one, with a name that is not there, would change every link of the group.
+  MessageBuilder m(RTM_SETLINK, NLM_F_REQUEST | NLM_F_ACK);
+  ifinfomsg h = link_header(0);
+  set_flag(h, false, IFF_UP);
+  m.header(h);
+  m.put_string(IFLA_IFNAME, name);
+  m.put_u32(IFLA_GROUP, group);
+  return std::move(m).finish();
+}
+
+Bytes build_delete_group(std::uint32_t group) {
+  MessageBuilder m(RTM_DELLINK, NLM_F_REQUEST | NLM_F_ACK);
+  m.header(link_header(0));
+  m.put_u32(IFLA_GROUP, group);
   return std::move(m).finish();
 }
 

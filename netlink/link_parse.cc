@@ -27,7 +27,8 @@ BridgePort parse_port(const Attributes& a) {
           .isolated = on(a, IFLA_BRPORT_ISOLATED),
           .learning = on(a, IFLA_BRPORT_LEARNING),
           .unicast_flood = on(a, IFLA_BRPORT_UNICAST_FLOOD),
-          .neigh_suppress = on(a, IFLA_BRPORT_NEIGH_SUPPRESS)};
+          .neigh_suppress = on(a, IFLA_BRPORT_NEIGH_SUPPRESS),
+          .locked = on(a, IFLA_BRPORT_LOCKED)};
 }
 
 }  // namespace
@@ -46,6 +47,7 @@ Result<Link> parse_link(const MessageView& m) {
   l.master = a.u32(IFLA_MASTER).value_or(0);
   l.peer_index = a.u32(IFLA_LINK).value_or(0);
   l.peer_netns_id = a.i32(IFLA_LINK_NETNSID);
+  l.group = a.u32(IFLA_GROUP).value_or(0);
   l.tx_queue_len = a.u32(IFLA_TXQLEN).value_or(0);
   l.promiscuity = a.u32(IFLA_PROMISCUITY).value_or(0);
   if (const auto mac = a.find(IFLA_ADDRESS); mac && mac->size() == 6) {

@@ -27,7 +27,7 @@ Bytes build_fdb(std::uint16_t type, std::uint16_t flags, const FdbEntry& e) {
   h.ndm_family = AF_BRIDGE;
   h.ndm_ifindex = static_cast<int>(e.link);
   h.ndm_state = e.state;
-  h.ndm_flags = NTF_SELF;
+  h.ndm_flags = e.of_bridge ? NTF_MASTER : NTF_SELF;
   m.header(h);
   m.put(NDA_LLADDR, e.mac.bytes);
   if (e.remote) m.put_ip(NDA_DST, *e.remote);
@@ -95,7 +95,7 @@ Result<FdbEntry> parse_fdb(const MessageView& m) {
   const auto mac = mac_of(a);
   if (!mac) return fail(ErrorCode::data_loss, "netlink FDB entry without a MAC address");
   return FdbEntry{.link = static_cast<std::uint32_t>(h.ndm_ifindex), .mac = *mac, .remote = a.ip(NDA_DST),
-                  .vlan = a.u16(NDA_VLAN).value_or(0), .state = h.ndm_state};
+                  .vlan = a.u16(NDA_VLAN).value_or(0), .state = h.ndm_state, .of_bridge = a.find(NDA_MASTER).has_value()};
 }
 
 }  // namespace fairlead::netlink

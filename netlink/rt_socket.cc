@@ -75,6 +75,21 @@ Result<> RtSocket::remove_link(std::string_view name) {
   return unless(socket_.request(build_delete_link(name), fmt::format("delete link {}", name)), ErrorCode::not_found);
 }
 
+static Result<bool> was_there(Result<> r) {
+  if (r) return true;
+  if (r.error().code == ErrorCode::not_found) return false;
+  return fail(std::move(r).error());
+}
+
+Result<bool> RtSocket::set_aside(std::string_view name, std::uint32_t group) {
+  FL_CHECK(check_link_name(name));
+  return was_there(socket_.request(build_set_aside(name, group), fmt::format("set link {} aside", name)));
+}
+
+Result<bool> RtSocket::delete_group(std::uint32_t group) {
+  return was_there(socket_.request(build_delete_group(group), fmt::format("delete links of group {}", group)));
+}
+
 static Result<Link> get_link(Socket& s, Bytes request, std::string_view what) {
   std::optional<Link> found;
   const auto on_reply = [&](const MessageView& m) -> Result<> {

@@ -34,6 +34,8 @@ class RtSocket {
   Result<> delete_bridge_vlan(std::uint32_t index, const BridgeVlan& vlan, bool of_bridge_itself = false);
   Result<> delete_link(std::uint32_t index);
   Result<> remove_link(std::string_view name);
+  Result<bool> set_aside(std::string_view name, std::uint32_t group);  // whether there is such a link
+  Result<bool> delete_group(std::uint32_t group);                      // whether there was anybody in it
   Result<Link> link(std::string_view name);   // not_found
   Result<Link> link(std::uint32_t index);
   Result<std::optional<Link>> find_link(std::string_view name);

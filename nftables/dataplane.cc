@@ -37,6 +37,7 @@ class DryRun final : public Kernel {
   }
   Result<std::optional<Table>> list(Family family, std::string_view table) override { return real_.list(family, table); }
   Result<std::vector<CountedElement>> elements(Family, std::string_view, const Set&) override { return std::vector<CountedElement>{}; }
+  Result<std::optional<Element>> find(Family family, std::string_view table, const Set& set, const Element& key) override { return real_.find(family, table, set, key); }
   Result<std::uint32_t> generation() override { return real_.generation(); }
   Result<> watch(std::string, std::function<void()>) override { return {}; }
   std::vector<Drift> steps;

@@ -32,6 +32,8 @@ class Kernel {
   // A consistent copy of a table; nullopt: there is none. Elements of dynamic sets are left out.
   virtual Result<std::optional<Table>> list(Family family, std::string_view table) = 0;
   virtual Result<std::vector<CountedElement>> elements(Family family, std::string_view table, const Set& set) = 0;
+  // The element with this key (in an interval set: exactly this range); nullopt: there is none, or no such set or table.
+  virtual Result<std::optional<Element>> find(Family family, std::string_view table, const Set& set, const Element& key) = 0;
   // Grows with every committed transaction in this network namespace, whoever made it.
   virtual Result<std::uint32_t> generation() = 0;
   // Calls `handler` whenever somebody else changes a table of that name. An empty handler ends it.

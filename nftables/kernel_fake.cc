@@ -175,6 +175,16 @@ Result<std::vector<CountedElement>> FakeKernel::elements(Family family, std::str
   return out;
 }
 
+Result<std::optional<Element>> FakeKernel::find(Family family, std::string_view, const Set& set, const Element& key) {
+  const std::lock_guard lock(mutex_);
+  if (auto failure = next_failure()) return fail(*failure);
+  if (const auto& t = tables_[family])
+    if (const auto it = t->sets.find(set.name); it != t->sets.end())
+      if (const auto e = it->second.elements.find(key.key); e != it->second.elements.end() && (!set.interval || e->second.value == key.value))
+        return std::optional<Element>(e->second);
+  return std::optional<Element>();
+}
+
 void FakeKernel::foreign_change(const Batch& batch) {
   {
     const std::lock_guard lock(mutex_);

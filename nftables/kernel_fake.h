@@ -20,6 +20,7 @@ class FakeKernel final : public Kernel {
   Result<CommitReport> commit(const Batch& batch) override;
   Result<std::optional<Table>> list(Family family, std::string_view table) override;
   Result<std::vector<CountedElement>> elements(Family family, std::string_view table, const Set& set) override;
+  Result<std::optional<Element>> find(Family family, std::string_view table, const Set& set, const Element& key) override;
   Result<std::uint32_t> generation() override;
   Result<> watch(std::string, std::function<void()> handler) override {
     handler_ = std::move(handler);

@@ -215,6 +215,19 @@ class NetlinkKernel final : public Kernel {
     return out;
   }
 
+  Result<std::optional<Element>> find(Family family, std::string_view table, const Set& set, const Element& key) override {
+    wire::Writer w;
+    w.begin(NFT_MSG_GETSETELEM, 0, 0, nf_family(family));
+    wire::put_element_query(w, table, set, key);
+    w.end();
+    std::optional<Element> found;
+    auto done = request(w, false, [&](wire::Message& m) {
+      if (auto* answer = std::get_if<wire::ElementsMessage>(&m); answer && !answer->elements.empty()) found = std::move(answer->elements[0]);
+    });
+    if (!done && done.error().sys_errno != ENOENT) return fail(std::move(done).error());
+    return found;
+  }
+
   Result<std::uint32_t> generation() override {
     wire::Writer w;
     w.begin(NFT_MSG_GETGEN, 0, seq_, AF_UNSPEC);

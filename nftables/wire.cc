@@ -285,6 +285,17 @@ void put_comment(Writer& w, std::uint16_t attr, std::string_view comment) {
   w.put(attr, tlv);
 }
 
+void put_element(Writer& w, const Set& set, const Element& e, bool with_data) {
+  const auto n = w.nest(NFTA_LIST_ELEM);
+  const auto key = e.key.span();
+  put_value(w, NFTA_SET_ELEM_KEY, set.key.size() == 1 ? key.first(std::min<std::size_t>(key.size(), set.key_length())) : key);
+  if (set.interval) put_value(w, NFTA_SET_ELEM_KEY_END, e.value.span());
+  else if (with_data && set.verdict_map) put_verdict(w, NFTA_SET_ELEM_DATA, e.verdict);
+  else if (with_data && !set.data.empty()) put_value(w, NFTA_SET_ELEM_DATA, e.value.span());
+  if (with_data) put_comment(w, NFTA_SET_ELEM_USERDATA, e.comment_text());
+  w.unnest(n);
+}
+
 struct OpWriter {
   Writer& w;
   const Batch& batch;
@@ -395,24 +406,22 @@ struct OpWriter {
       w.put_string(NFTA_SET_ELEM_LIST_TABLE, batch.table);
       w.put_string(NFTA_SET_ELEM_LIST_SET, set.name);
       const auto list = w.nest(NFTA_SET_ELEM_LIST_ELEMENTS);
-      for (; i < all.size() && w.message_size() < kMaxElementBytes; ++i) element(set, all[i], type == NFT_MSG_NEWSETELEM);
+      for (; i < all.size() && w.message_size() < kMaxElementBytes; ++i) put_element(w, set, all[i], type == NFT_MSG_NEWSETELEM);
       w.unnest(list);
       w.end();
     }
   }
-  void element(const Set& set, const Element& e, bool with_data) const {
-    const auto n = w.nest(NFTA_LIST_ELEM);
-    const auto key = e.key.span();
-    put_value(w, NFTA_SET_ELEM_KEY, set.key.size() == 1 ? key.first(std::min<std::size_t>(key.size(), set.key_length())) : key);
-    if (set.interval) put_value(w, NFTA_SET_ELEM_KEY_END, e.value.span());
-    else if (with_data && set.verdict_map) put_verdict(w, NFTA_SET_ELEM_DATA, e.verdict);
-    else if (with_data && !set.data.empty()) put_value(w, NFTA_SET_ELEM_DATA, e.value.span());
-    if (with_data) put_comment(w, NFTA_SET_ELEM_USERDATA, e.comment_text());
-    w.unnest(n);
-  }
 };
 
 }  // namespace
+
+void put_element_query(Writer& w, std::string_view table, const Set& set, const Element& key) {
+  w.put_string(NFTA_SET_ELEM_LIST_TABLE, table);
+  w.put_string(NFTA_SET_ELEM_LIST_SET, set.name);
+  const auto list = w.nest(NFTA_SET_ELEM_LIST_ELEMENTS);
+  put_element(w, set, key, false);
+  w.unnest(list);
+}
 
 EncodedBatch encode(const Batch& batch, std::uint32_t first_seq) {
   EncodedBatch out;

@@ -50,6 +50,9 @@ struct EncodedBatch {
 };
 EncodedBatch encode(const Batch& batch, std::uint32_t first_seq);
 
+// The body of a request for one element of a set (NFT_MSG_GETSETELEM), by its key.
+void put_element_query(Writer& w, std::string_view table, const Set& set, const Element& key);
+
 // ---- messages from the kernel
 
 struct TableMessage {

@@ -39,7 +39,7 @@ std::string render_conflist(const ConflistOptions& o) {
   json::object ipam{{"type", kPluginName}, {"ranges", ranges}};
   if (!o.data_dir.empty()) ipam["dataDir"] = o.data_dir;
   json::object plugin{{"type", kPluginName}, {"wiring", o.wiring}, {"ipam", ipam},
-                      {"capabilities", json::object{{"bandwidth", true}, {"dns", true}, {"ips", true}, {"mac", true}}}};
+                      {"capabilities", json::object{{"portMappings", true}, {"bandwidth", true}, {"dns", true}, {"ips", true}, {"mac", true}}}};
   if (o.mtu != 0) plugin["mtu"] = o.mtu;
   // Runtimes that know cniVersions take the highest that both sides have; older ones read cniVersion.
   const json::object list{{"cniVersion", "1.0.0"}, {"cniVersions", json::array{"0.4.0", "1.0.0", "1.1.0"}}, {"name", o.network_name}, {"plugins", json::array{plugin}}};

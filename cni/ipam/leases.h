@@ -44,6 +44,10 @@ class LeaseBook {
   virtual Result<std::optional<IpAddress>> last_of(Family family) = 0;     // the one handed out last
   virtual Result<> set_last(const IpAddress& ip) = 0;
   virtual Result<std::vector<Lease>> all() = 0;
+  // What else an attachment owns, as text (record.h); written before it is made, erased after it is gone.
+  virtual Result<std::optional<std::string>> record(const Owner& owner) = 0;
+  virtual Result<> set_record(const Owner& owner, const std::string& text) = 0;  // empty: erase
+  virtual Result<std::vector<Owner>> recorded() = 0;
 };
 
 struct AllocationRequest {

@@ -22,7 +22,8 @@ Error lmdb_error(int rc, std::string_view what) {
   return Error{rc == MDB_MAP_FULL ? ErrorCode::resource_exhausted : ErrorCode::data_loss, fmt::format("{}: {}", what, ::mdb_strerror(rc)), 0};
 }
 
-// Keys: "a" family address -> lease; "o" container NUL interface NUL family address -> ""; "l" family -> address.
+// Keys: "a" family address -> lease; "o" container NUL interface NUL family address -> ""; "l" family -> address;
+// "r" container NUL interface NUL -> record.
 std::string bytes_of(const IpAddress& ip) {
   std::string s(1, static_cast<char>(ip.family()));
   s.append(reinterpret_cast<const char*>(ip.bytes().data()), ip.bytes().size());
@@ -38,6 +39,7 @@ std::optional<IpAddress> ip_of(std::string_view s) {
 
 std::string address_key(const IpAddress& ip) { return "a" + bytes_of(ip); }
 std::string owner_prefix(const Owner& o) { return "o" + o.container_id + '\0' + o.ifname + '\0'; }
+std::string record_key(const Owner& o) { return "r" + o.container_id + '\0' + o.ifname + '\0'; }
 std::string last_key(Family f) { return std::string("l") + static_cast<char>(f); }
 
 // Value: released (1 byte), since (8 bytes, host order: the file never leaves the machine), then three NUL-ended strings.
@@ -111,6 +113,22 @@ class Book final : public LeaseBook {
     return v ? ip_of(*v) : std::nullopt;
   }
   Result<> set_last(const IpAddress& ip) override { return set(last_key(ip.family()), bytes_of(ip)); }
+
+  Result<std::optional<std::string>> record(const Owner& owner) override { return get(record_key(owner)); }
+  Result<> set_record(const Owner& owner, const std::string& text) override {
+    return text.empty() ? del(record_key(owner)) : set(record_key(owner), text);
+  }
+  Result<std::vector<Owner>> recorded() override {
+    std::vector<Owner> out;
+    const auto take = [&](std::string_view key, std::string_view) -> Result<> {
+      const auto end = key.find('\0');
+      if (end == std::string_view::npos || key.back() != '\0' || end + 1 >= key.size()) return fail(ErrorCode::data_loss, "the lease store has a damaged key");
+      out.push_back({std::string(key.substr(0, end)), std::string(key.substr(end + 1, key.size() - end - 2))});
+      return {};
+    };
+    FL_CHECK(scan("r", take));
+    return out;
+  }
 
   Result<std::vector<Lease>> all() override {
     std::vector<Lease> out;

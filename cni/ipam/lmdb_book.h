@@ -49,6 +49,16 @@ class LeaseStore {
     }));
     return out;
   }
+  // The same for work that only reads.
+  template <typename F>
+  auto read(F&& work) -> std::invoke_result_t<F, LeaseBook&> {
+    std::invoke_result_t<F, LeaseBook&> out = cni_fail(Code::internal, "transaction did not run");
+    CNI_CHECK(transact(false, [&](LeaseBook& b) -> CniResult<> {
+      out = work(b);
+      return {};
+    }));
+    return out;
+  }
   CniResult<std::vector<Lease>> all();
   const std::string& path() const { return path_; }
 

@@ -68,6 +68,14 @@ TEST(Config, EveryErrorNamesTheField) {
            Row{conf(kIpam + R"(,"runtimeConfig":{"portMappings":[{"hostPort":0,"containerPort":80}]})"), Code::invalid_config, "portMappings[0].hostPort"},
            Row{conf(kIpam + R"(,"runtimeConfig":{"portMappings":[{"hostPort":80,"containerPort":80,"protocol":"icmp"}]})"), Code::invalid_config, "protocol"},
            Row{conf(kIpam + R"(,"runtimeConfig":{"portMappings":[{"hostPort":80,"containerPort":80},{"hostPort":80,"containerPort":81}]})"), Code::invalid_config, "mapped twice"},
+           Row{conf(kIpam + R"(,"runtimeConfig":{"portMappings":[{"hostPort":80,"containerPort":80,"hostIP":"0.0.0.0"},{"hostPort":80,"containerPort":81}]})"), Code::invalid_config, "mapped twice"},
+           Row{conf(kIpam + R"(,"runtimeConfig":{"portMappings":[{"hostPort":80,"containerPort":80},{"hostPort":80,"containerPort":81,"hostIP":"::"}]})"), Code::invalid_config, "mapped twice"},
+           Row{conf(kIpam + R"(,"runtimeConfig":{"portMappings":[{"hostPort":80,"containerPort":80,"hostIP":"192.0.2.1"},{"hostPort":80,"containerPort":81,"hostIP":"192.0.2.1"}]})"), Code::invalid_config, "mapped twice"},
+           Row{conf(kIpam + R"(,"runtimeConfig":{"aliases":["a b"]})"), Code::invalid_config, "runtimeConfig.aliases: \"a b\" is not a host name"},
+           Row{conf(kIpam + R"(,"ipMasqBackend":"iptables")"), Code::invalid_config, "ipMasqBackend: \"iptables\""},
+           Row{conf(kIpam + R"(,"hostsDir":"run")"), Code::invalid_config, "hostsDir"},
+           Row{conf(kIpam + R"(,"txQLen":-1)"), Code::invalid_config, "txQLen"},
+           Row{conf(kIpam + R"(,"wiring":"bridge","bridge":"fourteen-chars","vlan":7)"), Code::invalid_config, "is too long"},
            Row{conf(kIpam + R"(,"runtimeConfig":{"bandwidth":{"ingressRate":1000}})"), Code::invalid_config, "ingressBurst: is needed"},
            Row{conf(kIpam + R"(,"runtimeConfig":{"mac":"01:00:00:00:00:01"})"), Code::invalid_config, "runtimeConfig.mac"},
            Row{conf(kIpam + R"(,"runtimeConfig":{"ips":["10.0.0"]})"), Code::invalid_config, "runtimeConfig.ips"},
@@ -87,18 +95,12 @@ TEST(Config, WhatIsNotSupportedIsRefused) {
     const char* field;
   };
   for (const Row& r : {
-           Row{R"("runtimeConfig":{"portMappings":[{"HostPort":80,"ContainerPort":80}]})", "runtimeConfig.portMappings"},
-           Row{R"("runtimeConfig":{"aliases":["db"]})", "runtimeConfig.aliases"},
            Row{R"("runtimeConfig":{"infinibandGUID":"c2:11:22:33:44:55:66:77"})", "runtimeConfig.infinibandGUID"},
            Row{R"("runtimeConfig":{"deviceID":"0000:03:00.1"})", "runtimeConfig.deviceID"},
-           Row{R"("ipMasq":true)", "ipMasq"},
            Row{R"("macspoofchk":true)", "macspoofchk"},
            Row{R"("forceAddress":true)", "forceAddress"},
            Row{R"("enabledad":true)", "enabledad"},
            Row{R"("disableContainerInterface":true)", "disableContainerInterface"},
-           Row{R"("promisc":true)", "promisc"},
-           Row{R"("allmulti":true)", "allmulti"},
-           Row{R"("txQLen":1000)", "txQLen"},
            Row{R"("vlan":7)", "vlan"},
            Row{R"("vlanTrunk":[{"id":7}])", "vlanTrunk"},
            Row{R"("promiscMode":true)", "promiscMode"},
@@ -111,8 +113,6 @@ TEST(Config, WhatIsNotSupportedIsRefused) {
     EXPECT_EQ(c->unsupported->code, Code::unsupported_field) << r.more;
     EXPECT_NE(c->unsupported->msg.find(std::string("unsupported field: ") + r.field + ": "), std::string::npos) << c->unsupported->msg;
   }
-  for (const char* ipam : {R"("type":"host-local","subnet":"10.0.0.0/24")", R"("ranges":[[{"subnet":"10.0.0.0/24"}]],"resolvConf":"/etc/resolv.conf")"})
-    EXPECT_TRUE(parse_config(conf(R"("ipam":{)" + std::string(ipam) + "}"))->unsupported) << ipam;
   // Off, empty or zero asks for nothing.
   const auto off = parse_config(conf(kIpam + R"(,"ipMasq":false,"vlan":0,"txQLen":0,"hairpinMode":true,"runtimeConfig":{"portMappings":[],"aliases":[]})"));
   ASSERT_TRUE(off) << off.error().msg;
@@ -121,16 +121,25 @@ TEST(Config, WhatIsNotSupportedIsRefused) {
 
 // containerd sends Go's field names; exact names win over others.
 TEST(Config, KeysAreFoundWithoutRegardToCase) {
-  const auto c = parse_config(conf(kIpam + R"(,"runtimeConfig":{
+  const auto c = parse_config(conf(kIpam + R"(,"runtimeConfig":{"portMappings":[{"HostPort":8080,"ContainerPort":80,"Protocol":"udp","HostIP":"127.0.0.1"}],
     "bandwidth":{"IngressRate":8000,"IngressBurst":16000,"EgressRate":0,"EgressBurst":0},"dns":{"Servers":["10.0.0.10"],"Searches":["a.b"],"Options":["ndots:5"]},
     "IPRanges":[[{"Subnet":"10.9.0.0/24"}]]})"));
   ASSERT_TRUE(c) << c.error().msg;
+  ASSERT_EQ(c->runtime.port_mappings.size(), 1u);
+  EXPECT_EQ(c->runtime.port_mappings[0], (PortMapping{8080, 80, Protocol::udp, *IpAddress::parse("127.0.0.1")}));
   EXPECT_EQ(c->runtime.ingress, (RateLimit{1000, 2000}));
   EXPECT_EQ(c->runtime.egress, RateLimit{});
   EXPECT_EQ(c->runtime.dns->nameservers, std::vector<std::string>{"10.0.0.10"});
   EXPECT_EQ(c->ipam.ranges.size(), 2u);
   EXPECT_EQ(c->ipam.ranges[0].ranges[0].subnet.to_string(), "10.9.0.0/24") << "the runtime's ranges come first";
   EXPECT_EQ(parse_config(conf(kIpam + R"(,"MTU":1400,"mtu":1300)"))->mtu, 1300u);
+}
+
+TEST(Config, OnePortOnSeveralAddresses) {
+  for (const char* pair : {R"("hostIP":"192.0.2.1"},{)", R"("hostIP":"192.0.2.1"},{"hostIP":"192.0.2.2",)", R"("hostIP":"0.0.0.0"},{"hostIP":"::",)", R"("protocol":"udp"},{)"}) {
+    const auto c = parse_config(conf(kIpam + R"(,"runtimeConfig":{"portMappings":[{"hostPort":80,"containerPort":80,)" + pair + R"("hostPort":80,"containerPort":80}]})"));
+    EXPECT_TRUE(c) << pair << ": " << c.error().msg;
+  }
 }
 
 // containerd's default burst for pod annotations is 2^32-1 bits.
@@ -144,6 +153,10 @@ TEST(Config, TheRoleComesFromTheTypes) {
   EXPECT_EQ(parse_config(conf(kIpam))->role, Role::network);
   EXPECT_EQ(parse_config(R"({"cniVersion":"1.0.0","name":"n","type":"bridge","ipam":{"type":"fairlead-cni","ranges":[[{"subnet":"10.0.0.0/24"}]]}})")->role, Role::ipam);
   EXPECT_EQ(parse_config(R"({"cniVersion":"0.3.1","name":"cni-loopback","type":"loopback"})")->role, Role::loopback);
+  const auto delegated = parse_config(conf(R"("ipam":{"type":"host-local","subnet":"10.0.0.0/24"})"));
+  ASSERT_TRUE(delegated);
+  EXPECT_FALSE(delegated->ipam.builtin);
+  EXPECT_EQ(delegated->ipam.type, "host-local");
 }
 
 TEST(Config, VersionForErrorsIsTheOneAskedForWhenWeHaveIt) {

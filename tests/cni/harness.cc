@@ -21,7 +21,7 @@ Outcome PluginCall::run(const std::string& verb) const {
     if (name == "CNI_CONTAINERID") return id;
     if (name == "CNI_NETNS") return netns;
     if (name == "CNI_IFNAME") return ifname;
-    if (name == "CNI_PATH") return "/opt/cni/bin";
+    if (name == "CNI_PATH") return path;
     if (name == "CNI_ARGS" && !args.empty()) return args;
     return std::nullopt;
   };
@@ -79,13 +79,18 @@ IpAddress ip_of(const sockaddr_storage& s) {
   return *IpAddress::from_bytes({bytes, s.ss_family == AF_INET ? 4u : 16u});
 }
 
-Fd udp_in(const NetNs& ns, int family) {
+Fd socket_in(const NetNs& ns, int family, int type, int wait_ms = 1000) {
   int fd = -1;
-  EXPECT_TRUE(netlink::run_in_netns(ns.fd(), [&] { fd = ::socket(family, SOCK_DGRAM | SOCK_CLOEXEC, 0); }));
-  const timeval wait{.tv_sec = 1, .tv_usec = 0};
+  EXPECT_TRUE(netlink::run_in_netns(ns.fd(), [&] { fd = ::socket(family, type | SOCK_CLOEXEC, 0); }));
+  const timeval wait{.tv_sec = wait_ms / 1000, .tv_usec = wait_ms % 1000 * 1000};
   ::setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof wait);
+  ::setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof wait);  // connect() too
+  const int on = 1;
+  ::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
   return Fd(fd);
 }
+
+Fd udp_in(const NetNs& ns, int family) { return socket_in(ns, family, SOCK_DGRAM); }
 
 }  // namespace
 
@@ -104,6 +109,54 @@ std::string exchange(const NetNs& client, const NetNs& server, const IpAddress& 
   if (::recvfrom(asker.get(), buffer, sizeof buffer, 0, reinterpret_cast<sockaddr*>(&answer_from), &answer_length) != 1) return "no answer";
   if (ip_of(answer_from) != ip) return "answer from " + ip_of(answer_from).to_string();
   return ip_of(from).to_string();
+}
+
+std::string tcp_exchange(const NetNs& client, const IpAddress& ip, std::uint16_t port, const NetNs& server, const IpAddress& server_ip, std::uint16_t server_port) {
+  const Socket to = socket_address(ip, port), at = socket_address(server_ip, server_port);
+  const Fd listener = socket_in(server, at.address.ss_family, SOCK_STREAM), asker = socket_in(client, to.address.ss_family, SOCK_STREAM, 400);
+  if (::bind(listener.get(), reinterpret_cast<const sockaddr*>(&at.address), at.length) != 0) return fmt::format("bind: {}", std::strerror(errno));
+  if (::listen(listener.get(), 4) != 0) return fmt::format("listen: {}", std::strerror(errno));
+  if (::connect(asker.get(), reinterpret_cast<const sockaddr*>(&to.address), to.length) != 0) return fmt::format("connect: {}", std::strerror(errno));
+  sockaddr_storage from{};
+  socklen_t length = sizeof from;
+  const Fd accepted(::accept(listener.get(), reinterpret_cast<sockaddr*>(&from), &length));
+  if (!accepted) return "connected to somebody else";
+  char buffer[4];
+  if (::send(asker.get(), "x", 1, MSG_NOSIGNAL) != 1 || ::recv(accepted.get(), buffer, 1, 0) != 1) return "no data";
+  return ip_of(from).to_string();
+}
+
+UdpFlow::UdpFlow(const NetNs& client, const IpAddress& ip, std::uint16_t port) {
+  const Socket to = socket_address(ip, port);
+  socket_ = socket_in(client, to.address.ss_family, SOCK_DGRAM, 300);
+  EXPECT_EQ(::connect(socket_.get(), reinterpret_cast<const sockaddr*>(&to.address), to.length), 0);
+}
+
+std::string UdpFlow::ask() {
+  char buffer[64];
+  if (::send(socket_.get(), "x", 1, 0) != 1) return "nothing";
+  const ssize_t n = ::recv(socket_.get(), buffer, sizeof buffer, 0);
+  return n < 0 ? "nothing" : std::string(buffer, static_cast<std::size_t>(n));
+}
+
+UdpServer::UdpServer(const NetNs& ns, const IpAddress& ip, std::uint16_t port, std::string name) {
+  const Socket at = socket_address(ip, port);
+  socket_ = socket_in(ns, at.address.ss_family, SOCK_DGRAM, 20);
+  EXPECT_EQ(::bind(socket_.get(), reinterpret_cast<const sockaddr*>(&at.address), at.length), 0) << std::strerror(errno);
+  thread_ = std::thread([this, name] {
+    while (!stop_) {
+      char buffer[64];
+      sockaddr_storage from{};
+      socklen_t length = sizeof from;
+      if (::recvfrom(socket_.get(), buffer, sizeof buffer, 0, reinterpret_cast<sockaddr*>(&from), &length) > 0)
+        ::sendto(socket_.get(), name.data(), name.size(), 0, reinterpret_cast<sockaddr*>(&from), length);
+    }
+  });
+}
+
+UdpServer::~UdpServer() {
+  stop_ = true;
+  thread_.join();
 }
 
 }  // namespace fairlead::cni

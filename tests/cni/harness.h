@@ -1,8 +1,11 @@
 // What the kernel tests of the plugin share: a call of the plugin in a host namespace, and a datagram between two namespaces.
 #pragma once
 
+#include <atomic>
 #include <string>
+#include <thread>
 
+#include "base/fd.h"
 #include "cni/plugin.h"
 #include "netlink/netns.h"
 
@@ -15,6 +18,7 @@ struct PluginCall {
   std::string id, netns, conf;
   std::string ifname = "eth0";
   std::string args;
+  std::string path = "/opt/cni/bin";
   Services services = real_services();
   Outcome run(const std::string& verb) const;
 };
@@ -26,5 +30,31 @@ std::string plugin_conf(const std::string& conflist);
 // One datagram there and back; the address the server saw, or what went wrong. `to_port` may differ from where the server listens.
 std::string exchange(const netlink::NetNs& client, const netlink::NetNs& server, const IpAddress& ip, std::uint16_t to_port = 9000,
                      const IpAddress* server_ip = nullptr, std::uint16_t server_port = 9000);
+
+// The same over TCP.
+std::string tcp_exchange(const netlink::NetNs& client, const IpAddress& ip, std::uint16_t port, const netlink::NetNs& server, const IpAddress& server_ip,
+                         std::uint16_t server_port);
+
+// A UDP client that keeps its source port, and what it gets back from whom.
+class UdpFlow {
+ public:
+  UdpFlow(const netlink::NetNs& client, const IpAddress& ip, std::uint16_t port);
+  // Sends once and returns the answer's text, "nothing" after a short while.
+  std::string ask();
+
+ private:
+  Fd socket_;
+};
+// Answers every datagram with its name until destroyed.
+class UdpServer {
+ public:
+  UdpServer(const netlink::NetNs& ns, const IpAddress& ip, std::uint16_t port, std::string name);
+  ~UdpServer();
+
+ private:
+  Fd socket_;
+  std::atomic<bool> stop_{false};
+  std::thread thread_;
+};
 
 }  // namespace fairlead::cni

@@ -43,8 +43,20 @@ class MapBook final : public LeaseBook {
     for (const auto& [ip, l] : leases) out.push_back(l);
     return out;
   }
+  Result<std::optional<std::string>> record(const Owner& o) override { return records.contains(o) ? std::optional(records[o]) : std::nullopt; }
+  Result<> set_record(const Owner& o, const std::string& text) override {
+    if (text.empty()) records.erase(o);
+    else records[o] = text;
+    return {};
+  }
+  Result<std::vector<Owner>> recorded() override {
+    std::vector<Owner> out;
+    for (const auto& [o, text] : records) out.push_back(o);
+    return out;
+  }
   std::map<IpAddress, Lease> leases;
   std::map<Family, IpAddress> last;
+  std::map<Owner, std::string> records;
 };
 
 // One transaction on either book.
@@ -157,6 +169,19 @@ TEST_P(Books, OrphansGoButNotYoungOnes) {
   ASSERT_EQ(freed->size(), 1u);
   EXPECT_EQ(freed->at(0).owner.container_id, "old");
   EXPECT_EQ(got("old"), "10.0.0.5") << "its lease is gone, so it may have one again";
+}
+
+TEST_P(Books, RecordsBelongToOwners) {
+  const auto set = [&](const Owner& o, const std::string& text) { return in([&](LeaseBook& b) { return lift(b.set_record(o, text), Code::io_failure); }).has_value(); };
+  const auto get = [&](const Owner& o) { return *in([&](LeaseBook& b) { return lift(b.record(o), Code::io_failure); }); };
+  const Owner a{"a", "eth0"}, b{"a", "eth1"};
+  EXPECT_TRUE(set(a, "one") && set(b, "two"));
+  EXPECT_EQ(get(a), "one");
+  EXPECT_EQ(get(b), "two");
+  EXPECT_EQ(*in([&](LeaseBook& k) { return lift(k.recorded(), Code::io_failure); }), (std::vector<Owner>{a, b}));
+  EXPECT_TRUE(set(a, "") && set(a, ""));
+  EXPECT_EQ(get(a), std::nullopt);
+  EXPECT_EQ(*in([&](LeaseBook& k) { return lift(k.recorded(), Code::io_failure); }), (std::vector<Owner>{b}));
 }
 
 // The real store against the model, with random calls from a seed.

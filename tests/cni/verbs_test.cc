@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 
 #include <filesystem>
+#include <fstream>
 #include <thread>
 
 #include "base/fd.h"
@@ -228,6 +229,51 @@ TEST_F(Verbs, MacAddressAndSysctls) {
   EXPECT_EQ(attachment_of(o.out).ips[0].address.to_string(), "10.244.1.99/32");
   EXPECT_EQ(netlink::in_netns(a.fd(), [] { return netlink::read_sysctl("net/ipv4/conf/eth0/arp_filter"); }), "1");
   EXPECT_EQ(netlink::in_netns(a.fd(), [] { return netlink::read_sysctl("net/core/somaxconn"); }), "777");
+}
+
+// The reference plugin gives the addresses, this one does the rest.
+TEST_F(Verbs, AddressesFromHostLocal) {
+  if (!std::filesystem::exists("/usr/lib/cni/host-local")) GTEST_SKIP() << "install containernetworking-plugins (scripts/deps test)";
+  const NetNs a = *NetNs::create(), b = *NetNs::create();
+  const std::string text = fmt::format(R"({{"cniVersion":"1.0.0","name":"pods","type":"fairlead-cni","dataDir":"{0}","ipam":{{"type":"host-local","ranges":[[{{"subnet":"10.9.0.0/24"}}]],"dataDir":"{0}/hl"}},
+    "runtimeConfig":{{"portMappings":[{{"HostPort":8080,"ContainerPort":80,"Protocol":"tcp"}}]}}}})", folder_);
+  PluginCall c = call("a", &a, text);
+  c.path = "/usr/lib/cni";
+  const Outcome o = c.run("ADD");
+  ASSERT_EQ(o.exit_code, 0) << o.out;
+  const Attachment got = attachment_of(o.out);
+  EXPECT_EQ(got.ips.at(0).address.to_string(), "10.9.0.2/32");
+  EXPECT_TRUE(std::filesystem::exists(folder_ + "/hl/pods/10.9.0.2"));
+  EXPECT_EQ(exchange(*host_, a, got.ips[0].address.address), "192.0.2.1");
+  EXPECT_EQ(tcp_exchange(*host_, *IpAddress::parse("192.0.2.1"), 8080, a, got.ips[0].address.address, 80), "192.0.2.1");
+  c.conf.pop_back();
+  c.conf += ",\"prevResult\":" + o.out + "}";
+  EXPECT_EQ(c.run("CHECK").exit_code, 0) << c.run("CHECK").out;
+  EXPECT_EQ(c.run("DEL").exit_code, 0);
+  EXPECT_FALSE(std::filesystem::exists(folder_ + "/hl/pods/10.9.0.2"));
+  EXPECT_EQ(tcp_exchange(*host_, *IpAddress::parse("192.0.2.1"), 8080, b, *IpAddress::parse("127.0.0.1"), 80), "connect: Connection refused");
+  // An ADD that fails after the address was given gives it back.
+  auto pod = *RtSocket::open_in(b.fd());
+  ASSERT_TRUE(pod.create_link({.name = "eth0", .kind = netlink::VethKind{.peer_name = "x"}}));
+  PluginCall taken = call("b", &b, text);
+  taken.path = "/usr/lib/cni";
+  EXPECT_EQ(taken.run("ADD").exit_code, 1);
+  EXPECT_FALSE(std::filesystem::exists(folder_ + "/hl/pods/10.9.0.3"));
+}
+
+// A node that is switched over from bridge and host-local while a pod runs: its address stays taken, its DEL works.
+TEST_F(Verbs, TakesOverFromHostLocal) {
+  const NetNs old = *NetNs::create(), fresh = *NetNs::create();
+  std::filesystem::create_directories(folder_ + "/hl/pods");
+  std::ofstream(folder_ + "/hl/pods/10.244.1.2") << "old-pod\r\neth0";
+  auto pod = *RtSocket::open_in(old.fd());
+  ASSERT_TRUE(pod.create_link({.name = "eth0", .kind = netlink::VethKind{.peer_name = "veth1234", .peer_netns_fd = host_->fd()}}));
+  const std::string text = fmt::format(R"({{"cniVersion":"1.0.0","name":"pods","type":"fairlead-cni","ipam":{{"ranges":[[{{"subnet":"10.244.1.0/30"}}]],"dataDir":"{0}","hostLocalDataDir":"{0}/hl","reuseDelaySeconds":0}}}})", folder_);
+  EXPECT_NE(call("new", &fresh, text).run("ADD").out.find("\"code\":102"), std::string::npos) << "the only address is the old pod's";
+  EXPECT_EQ(call("old-pod", &old, text).run("DEL").exit_code, 0);
+  EXPECT_FALSE(*rt_->find_link("veth1234")) << "its interface went with it";
+  const Outcome o = call("new", &fresh, text).run("ADD");
+  EXPECT_EQ(o.exit_code, 0) << o.out;
 }
 
 // A host end and a pod's end with the same interface index (here both would be 2): packets must pass at once all the same.

@@ -147,7 +147,7 @@ TEST(Texts, Conflist) {
   EXPECT_EQ(render_conflist({.mtu = 1450, .pod_cidrs = {cidr("10.244.1.0/24"), cidr("fd00::/64")}}),
             R"({"cniVersion":"1.0.0","cniVersions":["0.4.0","1.0.0","1.1.0"],"name":"fairlead","plugins":[{"type":"fairlead-cni","wiring":"routed",)"
             R"("ipam":{"type":"fairlead-cni","ranges":[[{"subnet":"10.244.1.0/24"}],[{"subnet":"fd00::/64"}]]},)"
-            R"("capabilities":{"bandwidth":true,"dns":true,"ips":true,"mac":true},"mtu":1450}]})"
+            R"("capabilities":{"portMappings":true,"bandwidth":true,"dns":true,"ips":true,"mac":true},"mtu":1450}]})"
             "\n");
 }
 

@@ -1,0 +1,186 @@
+// The plugin as a runtime meets it: a process per call, timed from start to exit, beside the reference plugins on the same
+// machine in the same run (interleaved, so that both see the same noise). Needs root; everything happens in namespaces of its own.
+//
+//   cni_bench [--pods N] [--crowd N] [--parallel N]        FAIRLEAD_BIN: folder of fairlead-cni
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/fd.h"
+#include "netlink/netns.h"
+
+namespace {
+
+using fairlead::Fd;
+using fairlead::netlink::NetNs;
+
+struct Plugin {
+  std::string name, program, conf;
+};
+
+double now_ms() {
+  timespec t{};
+  ::clock_gettime(CLOCK_MONOTONIC, &t);
+  return static_cast<double>(t.tv_sec) * 1e3 + static_cast<double>(t.tv_nsec) / 1e6;
+}
+
+struct Call {
+  pid_t pid = -1;
+  double started = 0;
+};
+
+Call start(const Plugin& p, const char* verb, const std::string& id, const NetNs& ns, int conf_fd) {
+  std::vector<std::string> env = {"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "CNI_PATH=/usr/lib/cni", "CNI_IFNAME=eth0", std::string("CNI_COMMAND=") + verb, "CNI_CONTAINERID=" + id,
+                                  fmt::format("CNI_NETNS=/proc/{}/fd/{}", getpid(), ns.fd())};
+  std::vector<char*> envp;
+  for (auto& e : env) envp.push_back(e.data());
+  envp.push_back(nullptr);
+  char* argv[] = {const_cast<char*>(p.program.c_str()), nullptr};
+  posix_spawn_file_actions_t a;
+  ::posix_spawn_file_actions_init(&a);
+  ::posix_spawn_file_actions_adddup2(&a, conf_fd, 0);
+  ::posix_spawn_file_actions_addopen(&a, 1, "/dev/null", O_WRONLY, 0);
+  Call c{.started = now_ms()};
+  const int err = ::posix_spawn(&c.pid, p.program.c_str(), &a, nullptr, argv, envp.data());
+  ::posix_spawn_file_actions_destroy(&a);
+  if (err != 0) {
+    std::fprintf(stderr, "%s: %s\n", p.program.c_str(), std::strerror(err));
+    std::exit(1);
+  }
+  return c;
+}
+
+// The configuration as a file that every process reads from its start.
+Fd conf_file(const std::string& text) {
+  char path[] = "/tmp/cni-bench-XXXXXX";
+  Fd fd(::mkstemp(path));
+  ::unlink(path);
+  if (::pwrite(fd.get(), text.data(), text.size(), 0) != static_cast<ssize_t>(text.size())) std::exit(1);
+  return Fd(::open(fmt::format("/proc/self/fd/{}", fd.get()).c_str(), O_RDONLY));
+}
+
+double finish(const Call& c) {
+  int status = 0;
+  ::waitpid(c.pid, &status, 0);
+  const double took = now_ms() - c.started;
+  if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
+    std::fprintf(stderr, "a call failed (%d)\n", status);
+    std::exit(1);
+  }
+  return took;
+}
+
+double once(const Plugin& p, const char* verb, const std::string& id, const NetNs& ns) {
+  const Fd conf = conf_file(p.conf);
+  return finish(start(p, verb, id, ns, conf.get()));
+}
+
+void print(const std::string& what, const std::string& who, std::vector<double> t) {
+  std::sort(t.begin(), t.end());
+  std::printf("| %-34s | %-22s | %7.2f | %7.2f | %7.2f |\n", what.c_str(), who.c_str(), t[t.size() / 2], t[t.size() * 9 / 10], t.front());
+  std::fflush(stdout);
+}
+
+struct Side {
+  Plugin plugin;
+  std::vector<std::unique_ptr<NetNs>> crowd;
+};
+
+std::unique_ptr<NetNs> fresh() { return std::make_unique<NetNs>(std::move(*NetNs::create())); }
+
+void measure(std::vector<Side>& sides, const std::string& what, int pods) {
+  std::vector<std::vector<double>> add(sides.size()), del(sides.size());
+  for (int i = 0; i < pods; ++i)
+    for (std::size_t s = 0; s < sides.size(); ++s) {
+      const auto ns = fresh();
+      const std::string id = fmt::format("m{}-{}-{}", s, what.size(), i);
+      add[s].push_back(once(sides[s].plugin, "ADD", id, *ns));
+      del[s].push_back(once(sides[s].plugin, "DEL", id, *ns));
+    }
+  for (std::size_t s = 0; s < sides.size(); ++s) print("ADD, " + what, sides[s].plugin.name, add[s]);
+  for (std::size_t s = 0; s < sides.size(); ++s) print("DEL, " + what, sides[s].plugin.name, del[s]);
+}
+
+void fill(Side& s, int count, int tag) {
+  while (static_cast<int>(s.crowd.size()) < count) {
+    auto ns = fresh();
+    once(s.plugin, "ADD", fmt::format("crowd{}-{}", tag, s.crowd.size()), *ns);
+    s.crowd.push_back(std::move(ns));
+  }
+}
+
+void parallel(Side& s, int count, int tag) {
+  std::vector<std::unique_ptr<NetNs>> ns;
+  std::vector<Fd> confs;
+  for (int i = 0; i < count; ++i) {
+    ns.push_back(fresh());
+    confs.push_back(conf_file(s.plugin.conf));
+  }
+  for (const char* verb : {"ADD", "DEL"}) {
+    for (auto& c : confs) ::lseek(c.get(), 0, SEEK_SET);
+    const double begin = now_ms();
+    std::vector<Call> calls;
+    for (int i = 0; i < count; ++i) calls.push_back(start(s.plugin, verb, fmt::format("par{}-{}", tag, i), *ns[i], confs[i].get()));
+    for (const Call& c : calls) finish(c);
+    print(fmt::format("{} x {}, all at once: total", count, verb), s.plugin.name, {now_ms() - begin});
+  }
+}
+
+int number(int argc, char** argv, const char* flag, int otherwise) {
+  for (int i = 1; i + 1 < argc; ++i)
+    if (std::strcmp(argv[i], flag) == 0) return std::atoi(argv[i + 1]);
+  return otherwise;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (::geteuid() != 0) {
+    std::fprintf(stderr, "cni_bench needs root\n");
+    return 1;
+  }
+  const int pods = number(argc, argv, "--pods", 100), crowd = number(argc, argv, "--crowd", 0), at_once = number(argc, argv, "--parallel", 64);
+  const char* bin = std::getenv("FAIRLEAD_BIN");
+  const std::string ours = (bin ? std::string(bin) : std::string("build/release/bin")) + "/fairlead-cni";
+  rlimit files{65536, 65536};
+  ::setrlimit(RLIMIT_NOFILE, &files);
+  const std::string data = fmt::format("/run/cni-bench-{}", getpid());
+  const auto conf = [&](const char* wiring) {
+    return fmt::format(R"({{"cniVersion":"1.0.0","name":"{0}","type":"fairlead-cni","wiring":"{0}","ipam":{{"ranges":[[{{"subnet":"10.{1}.0.0/16"}}]],"dataDir":"{2}"}}}})", wiring,
+                       std::strcmp(wiring, "routed") == 0 ? 1 : 2, data);
+  };
+  std::vector<Side> sides;
+  sides.push_back({{"fairlead-cni routed", ours, conf("routed")}, {}});
+  sides.push_back({{"fairlead-cni bridge", ours, conf("bridge")}, {}});
+  if (std::filesystem::exists("/usr/lib/cni/bridge"))
+    sides.push_back({{"bridge + host-local", "/usr/lib/cni/bridge",
+                      fmt::format(R"({{"cniVersion":"1.0.0","name":"ref","type":"bridge","bridge":"cni0","isGateway":true,"ipam":{{"type":"host-local","ranges":[[{{"subnet":"10.3.0.0/16"}}]],"routes":[{{"dst":"0.0.0.0/0"}}],"dataDir":"{}/ref"}}}})", data)},
+                     {}});
+  else
+    std::fprintf(stderr, "no /usr/lib/cni/bridge (package containernetworking-plugins): only our own figures\n");
+  const NetNs host = *NetNs::create();
+  if (::setns(host.fd(), CLONE_NEWNET) != 0) return 1;
+  for (auto& s : sides) once(s.plugin, "VERSION", "warm", *fresh());
+  std::printf("| what (ms per call)                 | plugin                 |     p50 |     p90 |     min |\n|---|---|---|---|---|\n");
+  measure(sides, "empty node", pods);
+  for (std::size_t s = 0; s < sides.size(); ++s) parallel(sides[s], at_once, static_cast<int>(s));
+  if (crowd > 0) {
+    for (std::size_t s = 0; s < sides.size(); ++s) fill(sides[s], crowd, static_cast<int>(s));
+    measure(sides, fmt::format("{} pods of each on the node", crowd), pods);
+  }
+  std::filesystem::remove_all(data);
+  return 0;
+}
