@@ -109,6 +109,8 @@ class NetlinkKernel final : public Kernel {
     if (s.mtu != 0) spec.mtu = s.mtu;
     // Somebody else may be making it at the same moment.
     auto made = host_.create_link(spec);
+    if (!made && s.vlan_filtering && made.error().code == ErrorCode::unimplemented)
+      return cni_fail(Code::unsupported_kernel, "vlan: bridges of this kernel have no VLANs (CONFIG_BRIDGE_VLAN_FILTERING)");
     if (!made && made.error().code != ErrorCode::already_exists) return done(std::move(made));
     CNI_TRY(const auto link, lift(host_.link(s.name), Code::kernel));
     if (link.kind != "bridge") return cni_fail(Code::invalid_config, "bridge: {} exists and is no bridge", s.name);

@@ -59,6 +59,7 @@ CniResult<> read_args(Request& r) {
     } else if (key == "MAC") {
       auto mac = netlink::MacAddress::parse(value);
       if (!mac) return cni_fail(Code::invalid_environment, "CNI_ARGS: MAC: {}", mac.error().message);
+      if (mac->is_multicast() || mac->is_zero()) return cni_fail(Code::invalid_environment, "CNI_ARGS: MAC: \"{}\" is not an address of one interface", value);
       r.requested_mac = *mac;
     }
   }

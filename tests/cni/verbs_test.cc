@@ -233,7 +233,7 @@ TEST_F(Verbs, MacAddressAndSysctls) {
 
 // The reference plugin gives the addresses, this one does the rest.
 TEST_F(Verbs, AddressesFromHostLocal) {
-  if (!std::filesystem::exists("/usr/lib/cni/host-local")) GTEST_SKIP() << "install containernetworking-plugins (scripts/deps test)";
+  ASSERT_TRUE(std::filesystem::exists("/usr/lib/cni/host-local")) << "install containernetworking-plugins (scripts/deps test)";
   const NetNs a = *NetNs::create(), b = *NetNs::create();
   const std::string text = fmt::format(R"({{"cniVersion":"1.0.0","name":"pods","type":"fairlead-cni","dataDir":"{0}","ipam":{{"type":"host-local","ranges":[[{{"subnet":"10.9.0.0/24"}}]],"dataDir":"{0}/hl"}},
     "runtimeConfig":{{"portMappings":[{{"HostPort":8080,"ContainerPort":80,"Protocol":"tcp"}}]}}}})", folder_);
