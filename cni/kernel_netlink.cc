@@ -126,7 +126,9 @@ class NetlinkKernel final : public Kernel {
   // With a link-local address that it may use at once: without one the kernel asks for no neighbour on the link, and one of
   // its own making takes seconds of duplicate address detection.
   CniResult<> bring_up_gateway(const netlink::Link& link) {
-    return change_link(link.index, {.up = true, .ipv6_addr_gen_mode = IN6_ADDR_GEN_MODE_NONE}, false);
+    // In two requests: in one, the kernel would take the link up first, and make an address.
+    CNI_CHECK(change_link(link.index, {.ipv6_addr_gen_mode = IN6_ADDR_GEN_MODE_NONE}, false));
+    return done(host_.change_link(link.index, {.up = true}));
   }
 
   CniResult<> set_gateway(const netlink::Link& link, const std::vector<InterfaceAddress>& addresses, bool route_localnet) {
@@ -257,7 +259,7 @@ class NetlinkKernel final : public Kernel {
     CNI_TRY(const std::uint32_t bridge, index_of(s.bridge));
     // Up comes last and says that all of it is done.
     if (port->master != bridge || !port->up()) {
-      CNI_CHECK(done(host_.change_link(port->index, {.master = bridge})));
+      CNI_CHECK(change_link(port->index, {.master = bridge, .ipv6_addr_gen_mode = IN6_ADDR_GEN_MODE_NONE}, false));
       CNI_CHECK(done(host_.add_bridge_vlan(port->index, {.first = s.vlan, .last = 0, .pvid = true, .untagged = true})));
       if (s.vlan != 1) CNI_CHECK(drop_default_vlan(port->index));
       CNI_CHECK(done(host_.change_link(port->index, {.up = true})));
