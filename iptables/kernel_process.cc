@@ -46,6 +46,7 @@ class ProcessKernel final : public Kernel {
     std::vector<std::string> argv{tool(family, "save"), "-t", std::string(to_string(table))};
     if (counters) argv.push_back("-c");
     FL_TRY(const auto out, run(argv, {}));
+    if (!out.status.ok() && out.stderr_text.find("Table does not exist") != std::string::npos) return Listing{};
     if (!out.status.ok()) return failed(argv[0], out, {});
     return Listing::parse(std::move(out.stdout_text), table);
   }
@@ -111,25 +112,6 @@ class ProcessKernel final : public Kernel {
   netlink::NetNs ns_;
 };
 
-// Without naming a table, so that the tools of one backend do not create tables of theirs where the other one is used.
-BackendEvidence look(Backend backend) {
-  BackendEvidence e;
-  for (const std::string_view family : {"iptables", "ip6tables"}) {
-    const auto saved = run_command({.argv = {fmt::format("{}-{}-save", family, to_string(backend))}}, {}, kTimeout);
-    if (!saved || !saved->status.ok()) continue;  // not installed, or not in this kernel
-    e.usable = true;
-    for (const Table t : kTables) {
-      const auto listing = Listing::parse(saved->stdout_text, t);
-      if (!listing) continue;
-      for (const auto& [name, chain] : listing->chains()) {
-        e.kubelet |= t == Table::mangle && (name == "KUBE-IPTABLES-HINT" || name == "KUBE-KUBELET-CANARY");
-        e.rules += chain.rules.size() + (chain.builtin ? 0 : 1);
-      }
-    }
-  }
-  return e;
-}
-
 }  // namespace
 
 std::string_view to_string(Backend b) { return b == Backend::nft ? "nft" : "legacy"; }
@@ -164,6 +146,26 @@ Result<std::unique_ptr<Kernel>> open_kernel(Backend backend) {
   return std::unique_ptr<Kernel>(std::move(kernel));
 }
 
+// Without naming a table, so that the tools of one backend do not create tables of theirs where the other one is used.
+BackendEvidence look_at(Backend backend) {
+  BackendEvidence e;
+  for (const std::string_view family : {"iptables", "ip6tables"}) {
+    const auto saved = run_command({.argv = {fmt::format("{}-{}-save", family, to_string(backend))}}, {}, kTimeout);
+    if (!saved || !saved->status.ok()) continue;  // not installed, or not in this kernel
+    e.usable = true;
+    for (const Table t : kTables) {
+      const auto listing = Listing::parse(saved->stdout_text, t);
+      if (!listing) continue;
+      for (const auto& [name, chain] : listing->chains()) {
+        e.kubelet |= t == Table::mangle && (name == "KUBE-IPTABLES-HINT" || name == "KUBE-KUBELET-CANARY");
+        e.service_proxy |= t == Table::nat && name == "KUBE-SERVICES";
+        e.rules += chain.rules.size() + (chain.builtin ? 0 : 1);
+      }
+    }
+  }
+  return e;
+}
+
 Backend choose_backend(const BackendEvidence& nft, const BackendEvidence& legacy) {
   if (nft.usable != legacy.usable) return nft.usable ? Backend::nft : Backend::legacy;
   if (nft.kubelet != legacy.kubelet) return nft.kubelet ? Backend::nft : Backend::legacy;
@@ -171,7 +173,7 @@ Backend choose_backend(const BackendEvidence& nft, const BackendEvidence& legacy
 }
 
 Result<Backend> choose_backend() {
-  const auto nft = look(Backend::nft), legacy = look(Backend::legacy);
+  const auto nft = look_at(Backend::nft), legacy = look_at(Backend::legacy);
   if (!nft.usable && !legacy.usable)
     return fail(ErrorCode::failed_precondition, "neither iptables-nft nor iptables-legacy works here: install iptables, run as root");
   return choose_backend(nft, legacy);

@@ -24,13 +24,15 @@ Result<std::optional<Backend>> parse_backend(std::string_view text);  // also "a
 // Errors: not_found if the tools are not installed, failed_precondition if the kernel refuses them.
 Result<std::unique_ptr<Kernel>> open_kernel(Backend backend);
 
-// What each backend's tool says of a host; the pure part of choose_backend().
+// What a backend's tool says of the calling thread's network namespace.
 struct BackendEvidence {
   bool usable = false;
-  bool kubelet = false;    // chains of the kubelet are there
-  std::size_t rules = 0;   // rules and chains beyond the builtin ones
+  bool kubelet = false;        // chains of the kubelet are there
+  bool service_proxy = false;  // chains of a service proxy are there
+  std::size_t rules = 0;       // rules and chains beyond the builtin ones
 };
+BackendEvidence look_at(Backend backend);
 Backend choose_backend(const BackendEvidence& nft, const BackendEvidence& legacy);
-Result<Backend> choose_backend();  // looks at the calling thread's network namespace
+Result<Backend> choose_backend();
 
 }  // namespace fairlead::iptables

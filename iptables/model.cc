@@ -99,6 +99,8 @@ std::string to_text(const RuleSet& set) {
       chains += fmt::format(":{} - [0:0]\n", id.name);
       for (const auto& line : lines) rules += fmt::format("-A {} {}\n", id.name, line);
     }
+    for (const auto& id : set.shared)
+      if (id.table == t) chains += fmt::format(":{} - [0:0]\n", id.name);
     for (const auto& h : set.hooks)
       if (h.table == t) rules += fmt::format("-A {} {}\n", h.chain, h.rule);
     if (!chains.empty() || !rules.empty()) out += fmt::format("*{}\n{}{}COMMIT\n", to_string(t), chains, rules);
@@ -150,12 +152,12 @@ std::string Changes::text() const {
   return out;
 }
 
-std::vector<std::string> Changes::steps() const {
+std::vector<std::string> steps_of(std::string_view input) {
   std::vector<std::string> out;
-  for (const Table t : kTables) {
-    const auto& p = of(t);
-    for (const auto* part : {&p.chains, &p.rules, &p.inserts, &p.removals, &p.deletions})
-      for (std::string_view rest = *part; !rest.empty();) out.push_back(fmt::format("{}: {}", to_string(t), next_line(rest)));
+  for (std::string_view table; !input.empty();) {
+    const auto line = next_line(input);
+    if (line.starts_with('*')) table = line.substr(1);
+    else if (!line.empty() && line != "COMMIT") out.push_back(fmt::format("{}: {}", table, line));
   }
   return out;
 }

@@ -12,6 +12,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -64,7 +65,8 @@ struct Hook {
 
 struct RuleSet {
   std::map<ChainId, std::vector<std::string>> chains;  // wholly ours
-  std::vector<Hook> hooks;                             // in the order in which they shall stand at the head of their chains
+  std::set<ChainId> shared;  // made where they are missing, so that hooks can stand in them; never emptied or deleted
+  std::vector<Hook> hooks;   // in the order in which they shall stand at the head of their chains
 };
 std::string to_text(const RuleSet& set);
 
@@ -85,7 +87,6 @@ class Changes {
   bool empty() const { return size_ == 0; }
   std::size_t size() const { return size_; }  // rules and chains written or removed
   std::string text() const;
-  std::vector<std::string> steps() const;  // one line each, for people: "nat: -A KUBE-SERVICES ..."
   void clear() { *this = Changes{}; }
 
  private:
@@ -97,6 +98,9 @@ class Changes {
   std::array<PerTable, kTables.size()> tables_;
   std::size_t size_ = 0;
 };
+
+// The lines of a restore's input one by one, for people: "nat: -A KUBE-SERVICES ...".
+std::vector<std::string> steps_of(std::string_view input);
 
 // The target of a rule's -j or -g; empty: none.
 std::string_view target_of(std::string_view rule);

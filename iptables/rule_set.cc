@@ -37,6 +37,10 @@ Changes diff(const Listings& observed, const RuleSet& desired, Family family, co
     const auto* have = table == observed.end() ? nullptr : table->second.find(id.name);
     if (!have || !same_rules(*have, rules, family)) out.write_chain(id.table, id.name, rules);
   }
+  for (const auto& id : desired.shared) {
+    const auto table = observed.find(id.table);
+    if (table == observed.end() || !table->second.find(id.name)) out.write_chain(id.table, id.name, {});
+  }
   diff_hooks(observed, desired.hooks, family, owns, out);
   for (const auto& [table, listing] : observed)
     for (const auto& [name, chain] : listing.chains())

@@ -85,6 +85,19 @@ TEST(RuleSet, ForeignRulesAndChainsStay) {
   EXPECT_EQ(kernel.text(Family::v4), before);
 }
 
+TEST(RuleSet, ASharedChainIsMadeAndNeverEmptied) {
+  FakeKernel kernel;
+  RuleSet s;
+  s.shared.insert({Table::filter, "SHARED"});
+  s.hooks = {{Table::filter, "SHARED", "-s 192.0.2.1/32 -j DROP"}, {Table::filter, "INPUT", "-j SHARED"}};
+  ASSERT_TRUE(sync(kernel, Family::v4, s, owns));
+  ASSERT_TRUE(kernel.foreign(Family::v4, "*filter\n-A SHARED -s 192.0.2.2/32 -j DROP\nCOMMIT\n"));
+  const auto both = kernel.text(Family::v4);
+  ASSERT_TRUE(sync(kernel, Family::v4, s, owns));
+  ASSERT_TRUE(sync(kernel, Family::v4, RuleSet{}, owns));
+  EXPECT_EQ(kernel.text(Family::v4), both);
+}
+
 TEST(RuleSet, AFlushIsRepaired) {
   FakeKernel kernel;
   ASSERT_TRUE(sync(kernel, Family::v4, base(), owns));
@@ -117,7 +130,8 @@ TEST(Changes, FilterRulesComeFirstAndGoLast) {
   c.remove(Table::filter, "F", "-j ACCEPT");
   EXPECT_EQ(c.text(), "*filter\n-I F 3 -j DROP\nCOMMIT\n*nat\n:N - [0:0]\n:OLD - [0:0]\n-A N -j RETURN\n-X OLD\nCOMMIT\n*filter\n-D F -j ACCEPT\nCOMMIT\n");
   EXPECT_EQ(c.size(), 5u);
-  EXPECT_THAT(c.steps(), ElementsAre("filter: -I F 3 -j DROP", "filter: -D F -j ACCEPT", "nat: :N - [0:0]", "nat: -A N -j RETURN", "nat: -X OLD"));
+  EXPECT_THAT(steps_of(c.text()), ElementsAre("filter: -I F 3 -j DROP", "nat: :N - [0:0]", "nat: :OLD - [0:0]", "nat: -A N -j RETURN", "nat: -X OLD",
+                                              "filter: -D F -j ACCEPT"));
 }
 
 TEST(FakeKernel, RefusesWhatTheToolRefuses) {
@@ -137,7 +151,7 @@ TEST(FakeKernel, RefusesWhatTheToolRefuses) {
 }
 
 TEST(Backend, IsChosenByWhatTheHostUses) {
-  const auto e = [](bool usable, bool kubelet, std::size_t rules) { return BackendEvidence{usable, kubelet, rules}; };
+  const auto e = [](bool usable, bool kubelet, std::size_t rules) { return BackendEvidence{usable, kubelet, false, rules}; };
   EXPECT_EQ(choose_backend(e(true, false, 0), e(true, false, 0)), Backend::nft);
   EXPECT_EQ(choose_backend(e(true, false, 5), e(true, false, 6)), Backend::legacy);
   EXPECT_EQ(choose_backend(e(true, true, 5), e(true, false, 60)), Backend::nft);
