@@ -232,7 +232,7 @@ Result<std::unique_ptr<proxy::Dataplane>> open_dataplane(const Options& options)
   if (look_at(second).service_proxy) {
     FL_TRY(other, open_kernel(second));
   }
-  log::info("iptables-{}", to_string(backend));
+  log::info("using iptables-{}", to_string(backend));
   return std::unique_ptr<proxy::Dataplane>(new IptablesDataplane(std::move(kernel), options, std::move(other)));
 }
 

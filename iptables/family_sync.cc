@@ -31,7 +31,7 @@ int depth(std::string_view chain) {
   if (chain.starts_with("KUBE-SVC-") || chain.starts_with("KUBE-SVL-")) return 6;
   if (chain.starts_with("KUBE-SEP-")) return 7;
   if (chain == kMarkMasqForeign) return 8;
-  if (chain == kMarkMasq || chain == "KUBE-MARK-DROP") return 9;
+  if (chain == kRefuse || chain == kMarkMasq || chain == "KUBE-MARK-DROP") return 9;
   return 3;
 }
 

@@ -87,6 +87,7 @@ RuleSet Layout::base() const {
   }
   put(Table::nat, kPostrouting, {Rule().marked(mark, true).then(K::back), Rule().set_mark(K::mark_xor, mark),
                                  Rule().saying("kubernetes service traffic requiring SNAT").then(K::masquerade)});
+  put(Table::filter, kRefuse, {Rule().with(Protocol::tcp).then(K::reset), Rule().then(K::reject)});
   std::vector<Rule> forward;
   if (settings_.drop_invalid) forward.push_back(Rule().in_state(invalid).then(K::drop));
   forward.push_back(Rule().marked(mark).saying("kubernetes forwarding rules").then(K::accept));

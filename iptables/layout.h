@@ -10,6 +10,7 @@
 //                                     -> KUBE-EXTERNAL-SERVICES  the same for other addresses
 //                                        -> KUBE-EXTERNAL-NODEPORTS
 //           FORWARD, OUTPUT -> KUBE-CLUSTER-IPS   other ports of ClusterIPs: refused; unallocated addresses: dropped
+//                              -> KUBE-REFUSE   by a reset, or by ICMP for other protocols than TCP
 //           INPUT -> KUBE-NODEPORTS               health check ports: accepted
 //           FORWARD -> KUBE-FORWARD               what is marked or belongs to a connection: accepted
 //           INPUT, OUTPUT -> KUBE-FIREWALL        127.0.0.0/8 from outside: dropped (with NodePorts on localhost)

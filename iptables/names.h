@@ -14,7 +14,7 @@ namespace fairlead::iptables {
 inline constexpr std::string_view kServices = "KUBE-SERVICES", kNodePorts = "KUBE-NODEPORTS", kExternalServices = "KUBE-EXTERNAL-SERVICES",
                                   kExternalNodePorts = "KUBE-EXTERNAL-NODEPORTS", kClusterIps = "KUBE-CLUSTER-IPS", kFirewall = "KUBE-PROXY-FIREWALL",
                                   kForward = "KUBE-FORWARD", kPostrouting = "KUBE-POSTROUTING", kMarkMasq = "KUBE-MARK-MASQ",
-                                  kMarkMasqForeign = "KUBE-MARK-MASQ-NOT-LOCAL", kCanary = "KUBE-PROXY-CANARY",
+                                  kMarkMasqForeign = "KUBE-MARK-MASQ-NOT-LOCAL", kRefuse = "KUBE-REFUSE", kCanary = "KUBE-PROXY-CANARY",
                                   // Shared with the kubelet: rules are added where they are missing, nothing is removed.
                                   kMartians = "KUBE-FIREWALL";
 

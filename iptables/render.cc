@@ -169,7 +169,7 @@ class PortRenderer {
   }
 
   Rule ending(const Frontend& f, proxy::Target t) const {
-    return match(f).saying(name_ + (t == drop ? " has no local endpoints" : " has no endpoints")).then(t == drop ? K::drop : K::reject);
+    return match(f).saying(name_ + (t == drop ? " has no local endpoints" : " has no endpoints")).then(t == drop ? K::drop : port_.protocol == Protocol::tcp ? K::reset : K::reject);
   }
 
   // What happens to clients that the nat table did not send to an endpoint.
@@ -215,7 +215,7 @@ class PortRenderer {
 }  // namespace
 
 DispatchRule cluster_ip_rule(const IpAddress& ip, const Layout& layout) {
-  return {Dispatch::cluster_ips, {layout.rank_of(ip), ip, 0, Protocol::tcp, 0}, layout.text(Rule().to(ip).then(K::reject))};
+  return {Dispatch::cluster_ips, {layout.rank_of(ip), ip, 0, Protocol::tcp, 0}, layout.text(Rule().to(ip).jump(std::string(kRefuse)))};
 }
 
 RenderedService render(const ServicePlan& plan, const Layout& layout) {

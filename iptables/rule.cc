@@ -90,6 +90,7 @@ class Writer {
       case Target::Kind::accept: return add("-j ACCEPT");
       case Target::Kind::drop: return add("-j DROP");
       case Target::Kind::reject: return add("-j REJECT --reject-with {}", reject_with(family_));
+      case Target::Kind::reset: return add("-j REJECT --reject-with tcp-reset");
       case Target::Kind::dnat: return add("-j DNAT --to-destination {}", t.to.to_string());
       case Target::Kind::mark_or: return add("-j MARK --set-xmark {0:#x}/{0:#x}", t.mark);
       case Target::Kind::mark_xor: return add("-j MARK --set-xmark {:#x}/0x0", t.mark);
@@ -189,6 +190,7 @@ class Reader {
       FL_TRY(rule_.target.to, SocketAddress::parse(value));
       return {};
     }
+    if (flag == "--reject-with" && rule_.target.kind == Target::Kind::reject && value == "tcp-reset") return rule_.then(Target::Kind::reset), Result<>{};
     if (flag == "--reject-with" && rule_.target.kind == Target::Kind::reject)
       return value == reject_with(family_) ? Result<>{} : Result<>(fail(ErrorCode::unimplemented, "{}", value));
     if (flag == "--random-fully" && rule_.target.kind == Target::Kind::masquerade) return random_fully_ = true, Result<>{};

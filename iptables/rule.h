@@ -19,8 +19,8 @@ namespace fairlead::iptables {
 enum State : std::uint8_t { invalid = 1, fresh = 2, related = 4, established = 8, untracked = 16, snat = 32, dnat = 64 };
 
 struct Target {
-  enum class Kind : std::uint8_t { none, jump, go_to, back, accept, drop, reject, dnat, mark_or, mark_xor, masquerade };
-  Kind kind = Kind::none;
+  enum class Kind : std::uint8_t { none, jump, go_to, back, accept, drop, reject, reset, dnat, mark_or, mark_xor, masquerade };
+  Kind kind = Kind::none;  // reject: ICMP port unreachable; reset: for TCP, which no rate limit of ICMP holds up
   std::string chain;       // jump, go_to
   SocketAddress to;        // dnat
   std::uint32_t mark = 0;  // mark_or, mark_xor

@@ -12,22 +12,35 @@ bool same_rules(const ListedChain& observed, const std::vector<std::string>& des
 }
 
 void diff_hooks(const Listings& observed, const std::vector<Hook>& desired, Family family, const Owns& owns, Changes& out) {
+  // Per foreign chain, which of our hooks stands where; others' rules are "none".
+  constexpr std::size_t none = ~std::size_t{0};
+  std::map<ChainId, std::vector<std::size_t>> places;
   std::vector<bool> present(desired.size());
   for (const auto& [table, listing] : observed)
     for (const auto& [name, chain] : listing.chains()) {
       if (owns(table, name)) continue;
+      auto& place = places[{table, std::string(name)}];
       for (const auto rule : chain.rules) {
         std::size_t i = 0;
         while (i < desired.size() && (present[i] || desired[i].table != table || desired[i].chain != name ||
                                       (desired[i].rule != rule && desired[i].rule != canonical(rule, family))))
           ++i;
-        if (i < desired.size()) present[i] = true;
+        const bool found = i < desired.size();
+        if (found) present[i] = true;
         else if (owns(table, target_of(rule))) out.remove(table, name, rule);
+        place.push_back(found ? i : none);
       }
     }
-  // Each goes to the head, so the last one goes first.
-  for (std::size_t i = desired.size(); i-- > 0;)
-    if (!present[i]) out.insert(desired[i].table, desired[i].chain, 1, desired[i].rule);
+  // A missing one goes behind its predecessor, the first one to the head.
+  for (std::size_t i = 0; i < desired.size(); ++i) {
+    if (present[i]) continue;
+    auto& place = places[{desired[i].table, desired[i].chain}];
+    std::size_t at = 0;
+    for (std::size_t j = 0; j < place.size(); ++j)
+      if (place[j] != none && place[j] < i) at = j + 1;
+    place.insert(place.begin() + static_cast<std::ptrdiff_t>(at), i);
+    out.insert(desired[i].table, desired[i].chain, at + 1, desired[i].rule);
+  }
 }
 
 Changes diff(const Listings& observed, const RuleSet& desired, Family family, const Owns& owns) {

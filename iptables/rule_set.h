@@ -1,6 +1,6 @@
 // Keeping a small, wholly known RuleSet in the kernel: the base of the iptables dataplane, and the helper rules of the ipvs dataplane.
 // diff() is pure. Chains that `owns` claims and that the set does not have are deleted; in everybody else's chains only
-// rules that jump into ours are looked at: those that the set does not have go, those that it lacks are put in front.
+// rules that jump into ours are looked at: those that the set does not have go, those that it lacks come to the head, in order.
 // Errors: of the kernel, with the family; nothing is remembered, so calling again is always right.
 #pragma once
 

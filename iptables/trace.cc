@@ -142,7 +142,8 @@ class Walk {
     switch (r.target.kind) {
       case K::accept: return End::accept;
       case K::drop: return End::drop;
-      case K::reject: return End::reject;
+      case K::reject:
+      case K::reset: return End::reject;
       case K::masquerade: return End::masquerade;
       case K::dnat:
         to_ = r.target.to;

@@ -9,6 +9,8 @@
 #include "base/log.h"
 #include "kube/client.h"
 #include "kube/kubeconfig.h"
+#include "iptables/dataplane.h"
+#include "iptables/kernel_fake.h"
 #include "nftables/dataplane.h"
 #include "nftables/kernel_fake.h"
 #include "proxy/api_access.h"
@@ -27,13 +29,29 @@ int failed(const Error& e) {
   return e.code == ErrorCode::invalid_argument ? 2 : 1;
 }
 
+Result<iptables::Options> iptables_options(const Config& config) {
+  iptables::Options o;
+  o.settings.drop_invalid = !config.conntrack.tcp_be_liberal;
+  o.check_interval = std::chrono::ceil<std::chrono::milliseconds>(config.sync_period());
+  FL_TRY_CTX(o.backend, iptables::parse_backend(config.iptables_backend), "iptables-backend");
+  return o;
+}
+
 Result<std::unique_ptr<Dataplane>> open_dataplane(const Config& config) {
   if (config.mode == "nftables") return nftables::open_dataplane();
+  if (config.mode == "iptables") {
+    FL_TRY(const auto options, iptables_options(config));
+    return iptables::open_dataplane(options);
+  }
   return fail(ErrorCode::unimplemented, "mode: {} is not built into this program yet; use nftables", config.mode);
 }
 
 // For printing rules: never touches the kernel.
-std::unique_ptr<Dataplane> printing_dataplane(const Config&) {
+std::unique_ptr<Dataplane> printing_dataplane(const Config& config) {
+  if (config.mode == "iptables") {
+    static iptables::FakeKernel kernel;
+    return iptables::make_dataplane(kernel, {.settings = {.drop_invalid = !config.conntrack.tcp_be_liberal}});
+  }
   static nftables::FakeKernel kernel;
   return nftables::make_dataplane(kernel);
 }

@@ -378,6 +378,7 @@ void add_flags(CLI::App& app, Config& c) {
   app.add_flag_function("--masquerade-all{true}", [&c](std::int64_t v) { c.iptables.masquerade_all = c.nftables.masquerade_all = v > 0; },
                         "masquerade all ClusterIP traffic");
   app.add_flag("--iptables-localhost-nodeports,!--no-iptables-localhost-nodeports", c.iptables.localhost_node_ports);
+  app.add_option("--iptables-backend", c.iptables_backend, "nft or legacy: which of the kernel's two iptables; auto: the one this host uses")->capture_default_str();
   add_duration(app, "--iptables-sync-period", {&c.iptables.sync_period, &c.nftables.sync_period}, "longest pause between tries after a failure");
   add_duration(app, "--iptables-min-sync-period", {&c.iptables.min_sync_period, &c.nftables.min_sync_period}, "shortest pause between two syncs");
   add_duration(app, "--ipvs-sync-period", {&c.ipvs.sync_period}, "the same in ipvs mode");
@@ -445,6 +446,7 @@ Result<> finish_config(Config& c, std::vector<std::string>& notes) {
     from_file.write_config_to = c.write_config_to;
     from_file.cleanup = c.cleanup;
     from_file.init_only = c.init_only;
+    from_file.iptables_backend = c.iptables_backend;
     from_file.log_level = c.log_level;
     FL_TRY_CTX(const auto text, read_file(c.config_file), "--config");
     FL_CHECK_CTX(read_config(text, from_file, notes), "--config {}", c.config_file);

@@ -78,6 +78,7 @@ struct Config {
   std::string config_file, write_config_to;
   bool cleanup = false, init_only = false;
   std::optional<int> healthz_port, metrics_port;  // deprecated flags
+  std::string iptables_backend = "auto";  // "nft", "legacy": which of the kernel's two iptables
   std::string log_level = "info";
 
   const Tables& tables() const { return mode == "nftables" ? nftables : iptables; }

@@ -7,20 +7,18 @@
 #include <sstream>
 
 #include "base/process.h"
+#include "iptables/family_sync.h"
+#include "iptables/kernel_process.h"
+#include "iptables/names.h"
 #include "nftables/kernel_netlink.h"
 
 namespace fairlead::proxy {
 namespace {
 
-bool is_ours_to_remove(const std::string& chain) {
-  static constexpr std::array<std::string_view, 8> exact{"KUBE-SERVICES",         "KUBE-EXTERNAL-SERVICES", "KUBE-NODEPORTS",
-                                                         "KUBE-POSTROUTING",      "KUBE-MARK-MASQ",         "KUBE-FORWARD",
-                                                         "KUBE-PROXY-FIREWALL",   "KUBE-PROXY-CANARY"};
-  static constexpr std::array<std::string_view, 11> prefixes{"KUBE-SVC-", "KUBE-SVL-", "KUBE-SEP-", "KUBE-FW-", "KUBE-EXT-", "KUBE-XLB-",
-                                                             "KUBE-LOAD-BALANCER", "KUBE-NODE-PORT", "KUBE-SOURCE-RANGES-FIREWALL",
-                                                             "KUBE-IPVS-", "KUBE-MARK-DROP"};
-  return std::find(exact.begin(), exact.end(), chain) != exact.end() ||
-         std::any_of(prefixes.begin(), prefixes.end(), [&](std::string_view p) { return chain.starts_with(p); });
+// Those of iptables mode have the same names as ours; these are of ipvs mode.
+bool is_chain_to_remove(iptables::Table table, std::string_view chain) {
+  static constexpr std::array<std::string_view, 4> prefixes{"KUBE-LOAD-BALANCER", "KUBE-NODE-PORT", "KUBE-SOURCE-RANGES-FIREWALL", "KUBE-IPVS-"};
+  return iptables::is_ours(table, chain) || std::any_of(prefixes.begin(), prefixes.end(), [&](std::string_view p) { return chain.starts_with(p); });
 }
 
 void remove_nftables(std::vector<std::string>& problems) {
@@ -34,16 +32,13 @@ void remove_nftables(std::vector<std::string>& problems) {
   }
 }
 
-void remove_iptables(const std::string& tool, std::vector<std::string>& problems) {
-  for (const std::string table : {"nat", "filter", "mangle"}) {
-    const auto saved = run_command({.argv = {tool + "-save", "-t", table}});
-    if (!saved || !saved->status.ok()) continue;  // not installed, or that table does not exist: nothing of it is there
-    const auto input = iptables_cleanup_input(saved->stdout_text);
-    if (input.empty()) continue;
-    const auto done = run_command({.argv = {tool + "-restore", "--noflush", "-w", "5"}}, input);
-    if (!done) problems.push_back(fmt::format("{} table {}: {}", tool, table, done.error().message));
-    else if (!done->status.ok()) problems.push_back(fmt::format("{} table {}: {}", tool, table, done->stderr_text));
-  }
+void remove_iptables(iptables::Backend backend, std::vector<std::string>& problems) {
+  if (!iptables::look_at(backend).service_proxy) return;
+  auto kernel = iptables::open_kernel(backend);
+  if (!kernel) return problems.push_back(kernel.error().message);
+  for (const Family f : {Family::v4, Family::v6})
+    if (auto done = iptables::remove_chains(**kernel, f, is_chain_to_remove); !done)
+      problems.push_back(fmt::format("iptables-{} {}: {}", iptables::to_string(backend), fairlead::to_string(f), done.error().message));
 }
 
 void remove_ipvs(std::vector<std::string>& problems) {
@@ -64,37 +59,10 @@ void remove_ipvs(std::vector<std::string>& problems) {
 
 }  // namespace
 
-std::string iptables_cleanup_input(const std::string& saved) {
-  std::istringstream lines(saved);
-  std::string table, rules;
-  std::vector<std::string> chains;
-  for (std::string line; std::getline(lines, line);) {
-    if (line.starts_with('*')) table = line.substr(1);
-    if (line.starts_with(':')) {
-      const auto name = line.substr(1, line.find(' ') - 1);
-      if (is_ours_to_remove(name)) chains.push_back(name);
-      continue;
-    }
-    if (!line.starts_with("-A ")) continue;
-    // Jumps from chains that stay into chains that go.
-    std::istringstream words(line);
-    std::string word, from, target;
-    words >> word >> from;
-    for (std::string w; words >> w;)
-      if (w == "-j" || w == "-g") words >> target;
-    if (!is_ours_to_remove(from) && is_ours_to_remove(target)) rules += "-D" + line.substr(2) + "\n";
-  }
-  if (chains.empty() && rules.empty()) return {};
-  std::string out = "*" + table + "\n" + rules;
-  for (const auto& c : chains) out += ":" + c + " - [0:0]\n";  // with --noflush: this one is flushed
-  for (const auto& c : chains) out += "-X " + c + "\n";
-  return out + "COMMIT\n";
-}
-
 std::vector<std::string> remove_kube_proxy_leftovers() {
   std::vector<std::string> problems;
   remove_nftables(problems);
-  for (const std::string tool : {"iptables-nft", "ip6tables-nft", "iptables-legacy", "ip6tables-legacy"}) remove_iptables(tool, problems);
+  for (const auto backend : {iptables::Backend::nft, iptables::Backend::legacy}) remove_iptables(backend, problems);
   remove_ipvs(problems);
   return problems;
 }

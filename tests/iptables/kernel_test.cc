@@ -44,7 +44,7 @@ RuleSet every_kind(Family f) {
                                         "-d " + one + " -p sctp -m sctp --dport 80 -m comment --comment \"default/web:sctp cluster IP\" -j OURS-SVC",
                                         "-m addrtype --src-type LOCAL -g OURS-SVC", "-m addrtype --dst-type LOCAL -j RETURN"};
   s.chains[{Table::filter, "OURS-F"}] = {"-d " + one + " -p udp -m udp --dport 53 -m comment --comment \"default/dns has no endpoints\" -j REJECT --reject-with " + reject,
-                                         "-m conntrack --ctstate INVALID -j DROP", "-m mark --mark 0x4000/0x4000 -j ACCEPT",
+                                         "-p tcp -j REJECT --reject-with tcp-reset", "-m conntrack --ctstate INVALID -j DROP", "-m mark --mark 0x4000/0x4000 -j ACCEPT",
                                          "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"};
   s.chains[{Table::mangle, "OURS-CANARY"}] = {};
   s.hooks = {{Table::nat, "PREROUTING", "-m comment --comment \"kubernetes service portals\" -j OURS-ALL"},

@@ -85,6 +85,17 @@ TEST(RuleSet, ForeignRulesAndChainsStay) {
   EXPECT_EQ(kernel.text(Family::v4), before);
 }
 
+TEST(RuleSet, HooksKeepTheirOrder) {
+  FakeKernel kernel;
+  ASSERT_TRUE(sync(kernel, Family::v4, base(), owns));
+  const auto good = kernel.text(Family::v4);
+  for (const auto& hook : base().hooks) {
+    ASSERT_TRUE(kernel.foreign(Family::v4, "*nat\n-D PREROUTING " + hook.rule + "\nCOMMIT\n"));
+    ASSERT_TRUE(sync(kernel, Family::v4, base(), owns));
+    EXPECT_EQ(kernel.text(Family::v4), good);
+  }
+}
+
 TEST(RuleSet, ASharedChainIsMadeAndNeverEmptied) {
   FakeKernel kernel;
   RuleSet s;

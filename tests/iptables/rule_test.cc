@@ -28,6 +28,7 @@ std::vector<Row> rows() {
       {"-p tcp -j DNAT --to-destination 10.244.0.2:8080", Rule().with(Protocol::tcp).dnat_to({ip("10.244.0.2"), 8080})},
       {"-p udp -j DNAT --to-destination [fd44::2]:53", Rule().with(Protocol::udp).dnat_to({ip("fd44::2"), 53}), Family::v6},
       {"-p sctp -m sctp --dport 9 -j REJECT --reject-with icmp-port-unreachable", Rule().with(Protocol::sctp, 9).then(K::reject)},
+      {"-p tcp -j REJECT --reject-with tcp-reset", Rule().with(Protocol::tcp).then(K::reset), Family::v6},
       {"-d fd96::1/128 -j REJECT --reject-with icmp6-port-unreachable", Rule().to(ip("fd96::1")).then(K::reject), Family::v6},
       {"-m addrtype --src-type LOCAL -j KUBE-MARK-MASQ", Rule().from_local().jump("KUBE-MARK-MASQ")},
       {"! -d 127.0.0.0/8 -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS",
