@@ -151,6 +151,7 @@ class Builder {
         jump(in(SetId::cluster_ip, "dst,dst"), "RETURN"),
         jump(in(SetId::external, "dst,dst"), "RETURN"),
         jump(in(SetId::external_local, "dst,dst"), "RETURN"),
+        "-p tcp " + jump(in(SetId::bound, "dst"), "REJECT --reject-with tcp-reset"),
         jump(in(SetId::bound, "dst"), fmt::format("REJECT --reject-with {}", v4 ? "icmp-port-unreachable" : "icmp6-port-unreachable")),
     };
     Chain out;

@@ -6,7 +6,7 @@
 //   mangle PREROUTING, OUTPUT   KUBE-PROXY-FIREWALL   source ranges; policies Local without an endpoint here   -> DROP
 //   nat    PREROUTING, OUTPUT   KUBE-SERVICES         what must be masqueraded gets the mark
 //   filter INPUT                KUBE-NODE-PORT        health check ports are let in
-//   filter INPUT, OUTPUT        KUBE-IPVS-FILTER      other ports of addresses that are bound for services -> REJECT
+//   filter INPUT, OUTPUT        KUBE-IPVS-FILTER      bound addresses: ports without endpoints            -> REJECT
 //   (IPVS in INPUT or OUTPUT)                         virtual server -> real server
 //   filter FORWARD, OUTPUT      KUBE-IPVS-OUT-FILTER  service addresses that nobody has                   -> DROP
 //   filter FORWARD              KUBE-FORWARD          replies pass even if the host forwards nothing else

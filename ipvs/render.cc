@@ -66,18 +66,16 @@ class Renderer {
 
   void frontend(const PortPlan& p, const Frontend& f, const IpAddress& ip) {
     const Entry here{ip, p.protocol, f.port, {}};
-    if (f.kind == FrontendKind::cluster_ip) {
-      add(SetId::cluster_ip, here);
-      if (p.internal == Target::drop) add(SetId::drop, here);
-    } else if (p.external_policy == TrafficPolicy::cluster) {
-      add(SetId::external, here);
-    } else {
-      add(SetId::external_local, here);
-      if (p.external == Target::drop) add(SetId::drop_external, here);
-    }
-    if (f.kind == FrontendKind::load_balancer && p.source_restricted) ranges(here);
     const Target target = target_of(p, f);
-    if (target != Target::drop) server(p, {p.protocol, {ip, f.port}}, target);
+    const bool cluster_ip = f.kind == FrontendKind::cluster_ip, local = p.external_policy == TrafficPolicy::local;
+    if (cluster_ip && target == Target::drop) add(SetId::drop, here);
+    if (!cluster_ip && local && p.external == Target::drop) add(SetId::drop_external, here);
+    if (f.kind == FrontendKind::load_balancer && p.source_restricted) ranges(here);
+    if (target == Target::drop) return;
+    // A bound address without endpoints is left to the rule that refuses: TCP clients get a reset, where IPVS alone would send
+    // an ICMP error, which they may overlook until they try again.
+    if (target != Target::reject || at_.is_node_address(ip)) add(cluster_ip ? SetId::cluster_ip : local ? SetId::external_local : SetId::external, here);
+    server(p, {p.protocol, {ip, f.port}}, target);
   }
 
   void ranges(Entry here) {

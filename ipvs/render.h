@@ -4,7 +4,8 @@
 // A frontend becomes a virtual server; a NodePort becomes one on each address of the node that takes NodePorts. IPVS has one
 // list of real servers per virtual server, so a frontend with external policy Local and endpoints here serves clients of this
 // node from these endpoints too (as kube-proxy's ipvs mode does). Without endpoints here, clients of this node use all, and
-// others are dropped by a rule. A frontend whose every packet is dropped has no virtual server.
+// others are dropped by a rule. A frontend whose every packet is dropped has no virtual server; one without endpoints has one, so that
+// connections to its last endpoints may end.
 #pragma once
 
 #include <string>

@@ -1,0 +1,366 @@
+#include "ipvs/kernel_netlink.h"
+
+#include <linux/netfilter/ipset/ip_set.h>
+#include <linux/netlink.h>
+
+#include <algorithm>
+#include <chrono>
+#include <functional>
+#include <thread>
+
+#include "iptables/kernel_process.h"
+#include "iptables/model.h"
+#include "ipvs/layout.h"
+#include "ipvs/text.h"
+#include "ipvs/wire.h"
+#include "netlink/rt_socket.h"
+#include "netlink/socket.h"
+
+namespace fairlead::ipvs {
+namespace {
+
+using netlink::Bytes;
+using netlink::MessageView;
+using netlink::RtSocket;
+using netlink::Socket;
+
+constexpr int kTries = 9;  // pauses of 1, 2, 4 ... 128 ms between them
+constexpr std::size_t kLongestScheduler = 15;
+const ServerKey kProbe{Protocol::tcp, {IpAddress::v4(198, 51, 100, 0), 20000}};  // documentation address, RFC 5737
+
+bool transient(const Error& e) {
+  switch (e.sys_errno) {
+    case EBUSY:
+    case ENOBUFS:
+    case EINTR:
+    case EAGAIN:
+    case ENOMEM:
+    case IPSET_ERR_BUSY:  // rules that used the set are still being freed
+    case IPSET_ERR_REFERENCED: return true;
+    default: return false;
+  }
+}
+
+Error explained(Error e) {
+  switch (e.sys_errno) {
+    case IPSET_ERR_FIND_TYPE: e.message += " (this kernel has no such type of set)"; break;
+    case IPSET_ERR_MAX_SETS: e.message += " (too many sets)"; break;
+    case IPSET_ERR_BUSY:
+    case IPSET_ERR_REFERENCED: e.message += " (the set is in use)"; break;
+    case IPSET_ERR_EXIST: e.message += " (it exists, and is different)"; break;
+    case IPSET_ERR_TYPE_SPECIFIC: e.message += " (the set is full)"; break;
+    default: break;
+  }
+  return e;
+}
+
+bool gone(const Error& e) {
+  return e.sys_errno == ENOENT || e.sys_errno == ESRCH || e.sys_errno == EADDRNOTAVAIL || e.code == ErrorCode::not_found;
+}
+
+class NetlinkKernel final : public Kernel {
+ public:
+  NetlinkKernel(Socket genl, Socket nf, RtSocket rt, std::uint16_t type, std::unique_ptr<iptables::Kernel> tables)
+      : genl_(std::move(genl)), nf_(std::move(nf)), rt_(std::move(rt)), type_(type), tables_(std::move(tables)) {}
+
+  Result<State> list(Family family) override {
+    State s;
+    s.family = family;
+    FL_CHECK(list_addresses(s));
+    FL_CHECK(list_sets(s));
+    FL_TRY(const auto rules, list_rules(family));
+    s.rules = rules;
+    FL_TRY(s.timeouts, list_timeouts());
+    FL_TRY(const auto seen, dump_servers(family));
+    for (const auto& one : seen) {
+      auto real = real_servers(one.server.key);
+      if (!real && gone(real.error())) continue;  // meanwhile
+      if (!real) return fail(std::move(real).error());
+      s.servers[one.server.key] = {one.server, std::move(*real)};
+    }
+    return s;
+  }
+
+  Result<std::vector<RealServer>> real_servers(const ServerKey& key) override {
+    FL_TRY(const auto seen, dump_real(key));
+    std::vector<RealServer> out;
+    out.reserve(seen.size());
+    for (const auto& r : seen) out.push_back(r.real);
+    std::sort(out.begin(), out.end(), [](const RealServer& a, const RealServer& b) { return a.address < b.address; });
+    return out;
+  }
+
+  Result<CommitReport> commit(Family family, const std::vector<Op>& ops) override {
+    CommitReport report;
+    for (std::size_t i = 0; i < ops.size();) {
+      std::size_t end = i + 1;
+      while (end < ops.size() && way_of(ops[end]) == way_of(ops[i])) ++end;
+      const std::span<const Op> run(ops.data() + i, end - i);
+      switch (way_of(ops[i])) {
+        case Way::ipvs: FL_CHECK(send(genl_, run, report, [this](const Op& op, bool again) { return ipvs_message(op, again); })); break;
+        case Way::set: FL_CHECK(send(nf_, run, report, [](const Op& op, bool) { return set_message(op); })); break;
+        case Way::address: {
+          FL_TRY_CTX(const auto link, rt_.link(kLinkName), "{}", kLinkName);
+          FL_CHECK(send(rt_.socket(), run, report, [&](const Op& op, bool) { return address_message(op, link.index); }));
+          break;
+        }
+        case Way::other:
+          for (const auto& op : run) FL_CHECK(single(family, op));
+          break;
+      }
+      i = end;
+    }
+    return report;
+  }
+
+  Result<std::vector<Counters>> counters(Family family) override {
+    FL_TRY(const auto seen, dump_servers(family));
+    std::vector<Counters> out;
+    for (const auto& s : seen) {
+      out.push_back({s.server.key, {}, s.counted.connections, s.counted.packets, s.counted.bytes});
+      const auto real = dump_real(s.server.key);
+      if (!real && gone(real.error())) continue;
+      if (!real) return fail(real.error());
+      for (const auto& r : *real) out.push_back({s.server.key, r.real.address, r.counted.connections, r.counted.packets, r.counted.bytes});
+    }
+    return out;
+  }
+
+  // Asking means trying: the kernel loads a scheduler's module when a virtual server wants it.
+  Result<bool> has_scheduler(const std::string& name) override {
+    if (name.empty() || name.size() > kLongestScheduler) return false;
+    const VirtualServer probe{kProbe, name, 0, 0};
+    auto added = genl_.request(wire::build_server(type_, wire::Verb::add, probe), "try scheduler " + name);
+    if (!added && added.error().sys_errno == ENOENT) return false;
+    const bool left = !added && added.error().sys_errno == EEXIST;  // by an attempt that was interrupted
+    if (left) added = genl_.request(wire::build_server(type_, wire::Verb::edit, probe), "try scheduler " + name);
+    auto removed = genl_.request(wire::build_server(type_, wire::Verb::remove, probe), "remove the trial server");
+    if (!added && added.error().sys_errno == ENOENT) return false;
+    if (!added) return fail(std::move(added).error());
+    if (!removed) return fail(std::move(removed).error());
+    return true;
+  }
+
+ private:
+  enum class Way { ipvs, set, address, other };
+  static Way way_of(const Op& op) {
+    struct Visitor {
+      Way operator()(const op::AddServer&) const { return Way::ipvs; }
+      Way operator()(const op::EditServer&) const { return Way::ipvs; }
+      Way operator()(const op::DeleteServer&) const { return Way::ipvs; }
+      Way operator()(const op::AddReal&) const { return Way::ipvs; }
+      Way operator()(const op::EditReal&) const { return Way::ipvs; }
+      Way operator()(const op::DeleteReal&) const { return Way::ipvs; }
+      Way operator()(const op::SetTimeouts&) const { return Way::ipvs; }
+      Way operator()(const op::CreateSet&) const { return Way::set; }
+      Way operator()(const op::DestroySet&) const { return Way::set; }
+      Way operator()(const op::AddEntry&) const { return Way::set; }
+      Way operator()(const op::DeleteEntry&) const { return Way::set; }
+      Way operator()(const op::Bind&) const { return Way::address; }
+      Way operator()(const op::Unbind&) const { return Way::address; }
+      Way operator()(const op::EnsureLink&) const { return Way::other; }
+      Way operator()(const op::DeleteLink&) const { return Way::other; }
+      Way operator()(const op::WriteRules&) const { return Way::other; }
+    };
+    return std::visit(Visitor{}, op);
+  }
+
+  // With `again` the same request may have been carried out before: what was added is then edited.
+  Bytes ipvs_message(const Op& op, bool again) const {
+    using wire::Verb;
+    const Verb add = again ? Verb::edit : Verb::add;
+    if (const auto* o = std::get_if<op::AddServer>(&op)) return wire::build_server(type_, add, o->server);
+    if (const auto* o = std::get_if<op::EditServer>(&op)) return wire::build_server(type_, Verb::edit, o->server);
+    if (const auto* o = std::get_if<op::DeleteServer>(&op)) return wire::build_server(type_, Verb::remove, {o->key, {}, 0, 0});
+    if (const auto* o = std::get_if<op::AddReal>(&op)) return wire::build_real(type_, add, o->key, o->real);
+    if (const auto* o = std::get_if<op::EditReal>(&op)) return wire::build_real(type_, Verb::edit, o->key, o->real);
+    if (const auto* o = std::get_if<op::DeleteReal>(&op)) return wire::build_real(type_, Verb::remove, o->key, {o->address, 0, 0});
+    return wire::build_set_timeouts(type_, std::get<op::SetTimeouts>(op).timeouts);
+  }
+  static Bytes set_message(const Op& op) {
+    if (const auto* o = std::get_if<op::CreateSet>(&op)) return wire::build_create_set(o->set);
+    if (const auto* o = std::get_if<op::DestroySet>(&op)) return wire::build_destroy_set(o->name);
+    if (const auto* o = std::get_if<op::AddEntry>(&op)) return wire::build_entry(true, o->set, o->entry);
+    const auto& o = std::get<op::DeleteEntry>(op);
+    return wire::build_entry(false, o.set, o.entry);
+  }
+  static Bytes address_message(const Op& op, std::uint32_t link) {
+    const auto* bind = std::get_if<op::Bind>(&op);
+    const auto& ip = bind ? bind->ip : std::get<op::Unbind>(op).ip;
+    netlink::Address a;
+    a.link = link;
+    a.ip = {ip, ip.bits()};
+    a.no_dad = ip.is_v6();
+    return bind ? netlink::build_add_address(a, true) : netlink::build_delete_address(a);
+  }
+
+  // Whether the error says that this removal has nothing to do.
+  static bool is_done(const Op& op, const Error& e, bool again) {
+    if (std::holds_alternative<op::Unbind>(op) || std::holds_alternative<op::DestroySet>(op)) return gone(e);
+    if (!again) return false;
+    return (std::holds_alternative<op::DeleteServer>(op) || std::holds_alternative<op::DeleteReal>(op)) && gone(e);
+  }
+
+  // Sends a run of operations. Those that fail are tried again as long as one failure is transient: a real server
+  // that found no virtual server may find it then.
+  Result<> send(Socket& socket, std::span<const Op> run, CommitReport& report, const std::function<Bytes(const Op&, bool)>& message) {
+    struct Pending {
+      const Op* op;
+      bool edit;  // an addition that is there already
+    };
+    std::vector<Pending> pending;
+    pending.reserve(run.size());
+    for (const auto& op : run) pending.push_back({&op, false});
+    for (int attempt = 1;; ++attempt) {
+      std::vector<Bytes> messages;
+      messages.reserve(pending.size());
+      for (const auto& p : pending) messages.push_back(message(*p.op, p.edit));
+      auto results = socket.request_all(std::move(messages), "commit");
+      std::vector<Pending> failed;
+      std::optional<Error> first;
+      bool retry = false;
+      for (std::size_t i = 0; i < results.size(); ++i) {
+        if (results[i]) continue;
+        auto& e = results[i].error();
+        if (is_done(*pending[i].op, e, attempt > 1)) continue;
+        const bool exists = attempt > 1 && e.sys_errno == EEXIST && !pending[i].edit;
+        retry = retry || transient(e) || exists;
+        failed.push_back({pending[i].op, pending[i].edit || exists});
+        if (!first) first = std::move(e);
+      }
+      if (failed.empty()) return {};
+      if (!retry || attempt == kTries) return fail(explained(std::move(*first)).with("{}", to_text(*failed.front().op)));
+      report.retries += failed.size();
+      pending = std::move(failed);
+      std::this_thread::sleep_for(std::chrono::milliseconds(1 << (attempt - 1)));
+    }
+  }
+
+  Result<> single(Family family, const Op& op) {
+    if (std::holds_alternative<op::EnsureLink>(op)) {
+      netlink::LinkSpec spec;
+      spec.name = kLinkName;
+      spec.kind = netlink::DummyKind{};
+      const auto done = rt_.create_link(spec);
+      if (!done && done.error().code != ErrorCode::already_exists) return fail(done.error());
+      return {};
+    }
+    if (std::holds_alternative<op::DeleteLink>(op)) return rt_.remove_link(kLinkName);
+    return tables_->restore(family, restore_input(std::get<op::WriteRules>(op)));
+  }
+
+  Result<> list_addresses(State& s) {
+    FL_TRY(const auto link, rt_.find_link(kLinkName));
+    if (link && link->kind != "dummy") return fail(ErrorCode::failed_precondition, "link {} is no dummy but a {}; remove it", kLinkName, link->kind);
+    s.link = link.has_value();
+    FL_TRY(const auto all, rt_.addresses(s.family));
+    for (const auto& a : all) {
+      const auto& ip = a.ip.address;
+      if (link && a.link == link->index) {
+        if (!ip.is_link_local()) s.bound.insert(ip);
+      } else if (!ip.is_loopback() && !ip.is_link_local()) {
+        s.node_addresses.push_back(ip);
+      }
+    }
+    std::sort(s.node_addresses.begin(), s.node_addresses.end());
+    s.node_addresses.erase(std::unique(s.node_addresses.begin(), s.node_addresses.end()), s.node_addresses.end());
+    return {};
+  }
+
+  Result<> list_sets(State& s) {
+    std::vector<wire::SeenSet> heads;
+    FL_CHECK(nf_.dump(wire::build_dump_sets(), "list sets", [&] { heads.clear(); },
+                      [&](const MessageView& m) -> Result<> {
+                        if (auto seen = wire::parse_set(m, nullptr); seen && !seen->type.empty() && is_proxy_set(seen->name, s.family))
+                          heads.push_back(std::move(*seen));
+                        return {};
+                      }));
+    for (const auto& head : heads) {
+      if (!head.spec) return fail(ErrorCode::failed_precondition, "ipset {} is a {}, which is none of ours; remove it", head.name, head.type);
+      SetContents contents{*head.spec, {}};
+      if (contents.spec.type == SetType::port) contents.spec.family = s.family;
+      const auto listed = nf_.dump(wire::build_dump_set(head.name), "list set " + head.name, [&] { contents.entries.clear(); },
+                                   [&](const MessageView& m) -> Result<> {
+                                     auto seen = wire::parse_set(m, &contents.spec);
+                                     if (!seen) return fail(ErrorCode::data_loss, "ipset {} holds an entry that cannot be read", head.name);
+                                     contents.entries.insert(seen->entries.begin(), seen->entries.end());
+                                     return {};
+                                   });
+      if (!listed && gone(listed.error())) continue;  // meanwhile
+      FL_CHECK(listed);
+      s.sets.emplace(head.name, std::move(contents));
+    }
+    return {};
+  }
+
+  Result<Rules> list_rules(Family family) {
+    Rules out;
+    for (const auto table : iptables::kTables) {
+      FL_TRY_CTX(const auto listing, tables_->save(family, table), "list table {}", iptables::to_string(table));
+      auto& t = out[std::string(iptables::to_string(table))];
+      for (const auto& [name, chain] : listing.chains()) {
+        if (!chain.builtin && is_proxy_chain(name)) t.chains[std::string(name)].assign(chain.rules.begin(), chain.rules.end());
+        if (!chain.builtin) continue;
+        for (const auto& rule : chain.rules)
+          if (is_proxy_chain(iptables::target_of(rule))) t.hooks[std::string(name)].emplace_back(rule);
+      }
+    }
+    return out;
+  }
+
+  Result<Timeouts> list_timeouts() {
+    std::optional<Timeouts> t;
+    FL_CHECK(genl_.request(wire::build_get_timeouts(type_), "read timeouts", [&](const MessageView& m) -> Result<> {
+      if (auto seen = wire::parse_timeouts(m)) t = *seen;
+      return {};
+    }));
+    if (!t) return fail(ErrorCode::data_loss, "the kernel tells no timeouts");
+    return *t;
+  }
+
+  Result<std::vector<wire::SeenServer>> dump_servers(Family family) {
+    std::vector<wire::SeenServer> out;
+    FL_CHECK(genl_.dump(wire::build_dump_servers(type_), "list virtual servers", [&] { out.clear(); },
+                        [&](const MessageView& m) -> Result<> {
+                          if (auto seen = wire::parse_server(m); seen && seen->server.key.address.ip.family() == family) out.push_back(std::move(*seen));
+                          return {};
+                        }));
+    return out;
+  }
+
+  Result<std::vector<wire::SeenReal>> dump_real(const ServerKey& key) {
+    std::vector<wire::SeenReal> out;
+    FL_CHECK(genl_.dump(wire::build_dump_real(type_, key), "list real servers of " + to_text(key), [&] { out.clear(); },
+                        [&](const MessageView& m) -> Result<> {
+                          if (auto seen = wire::parse_real(m)) out.push_back(*seen);
+                          return {};
+                        }));
+    return out;
+  }
+
+  Socket genl_, nf_;
+  RtSocket rt_;
+  std::uint16_t type_;
+  std::unique_ptr<iptables::Kernel> tables_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<Kernel>> open_kernel() {
+  FL_TRY(auto genl, Socket::open(NETLINK_GENERIC));
+  std::optional<std::uint16_t> type;
+  const auto asked = genl.request(wire::build_get_family(), "look for IPVS", [&](const MessageView& m) -> Result<> {
+    if (const auto id = wire::parse_family(m)) type = *id;
+    return {};
+  });
+  if (!asked && asked.error().sys_errno == ENOENT) return fail(ErrorCode::not_found, "this kernel has no IPVS");
+  FL_CHECK(asked);
+  if (!type) return fail(ErrorCode::data_loss, "the kernel does not tell the message type of IPVS");
+  FL_TRY(auto nf, Socket::open(NETLINK_NETFILTER));
+  FL_TRY(auto rt, RtSocket::open());
+  FL_TRY(const auto backend, iptables::choose_backend());
+  FL_TRY(auto tables, iptables::open_kernel(backend));
+  return std::unique_ptr<Kernel>(new NetlinkKernel(std::move(genl), std::move(nf), std::move(rt), *type, std::move(tables)));
+}
+
+}  // namespace fairlead::ipvs
