@@ -158,7 +158,7 @@ std::unique_ptr<proxy::Dataplane> make_dataplane(Kernel& kernel, const Options& 
   return std::make_unique<IpvsDataplane>(kernel, options);
 }
 
-Result<std::unique_ptr<proxy::Dataplane>> open_for_removal(const Options& options) {
+Result<std::unique_ptr<proxy::Dataplane>> open_installed(const Options& options) {
   FL_TRY(auto kernel, open_kernel());
   return std::unique_ptr<proxy::Dataplane>(new IpvsDataplane(std::move(kernel), options));
 }

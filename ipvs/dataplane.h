@@ -18,7 +18,8 @@ std::unique_ptr<proxy::Dataplane> make_dataplane(Kernel& kernel, const Options& 
 // On the real kernel of the calling thread's network namespace. Loads IPVS if need be, sets the kernel parameters it needs and
 // checks that the scheduler exists.
 Result<std::unique_ptr<proxy::Dataplane>> open_dataplane(const Options& options = {});
-// Without checks and settings: for removing what is there. not_found: this kernel has no IPVS, so nothing of it is there.
-Result<std::unique_ptr<proxy::Dataplane>> open_for_removal(const Options& options = {});
+// As it is, nothing loaded and nothing set: to look at what is there, or to remove it. not_found: this kernel has no IPVS, so nothing
+// of it is there.
+Result<std::unique_ptr<proxy::Dataplane>> open_installed(const Options& options = {});
 
 }  // namespace fairlead::ipvs

@@ -13,7 +13,7 @@
 //   nat    POSTROUTING          KUBE-POSTROUTING      masquerade
 //
 // In OUTPUT IPVS comes before the filter table, hence the restrictions are in mangle. Why iptables and ipset and not nftables:
-// docs/dataplanes/ipvs.md. Names are kube-proxy's where the thing means the same, so that its state is adopted and other
+// docs/decisions/0005-ipvs-helper-rules.md. Names are kube-proxy's where the thing means the same, so that its state is adopted and other
 // programs find what they look for.
 #pragma once
 

@@ -24,6 +24,13 @@ bool has_family(const ServicePlan& plan, Family f) {
 
 const std::string& set_name(SetId id, Family f) { return set_of(id, f).name; }
 
+// Whether a set of the service proxy says that the virtual server is its own. kube-proxy keeps NodePorts by port alone.
+bool claims(const SetContents& set, const ServerKey& key) {
+  if (set.spec.type == SetType::ip_port) return set.entries.contains({key.address.ip, key.protocol, key.address.port, {}});
+  const bool node_ports = set.spec.type == SetType::port && set.spec.name.ends_with(key.protocol == Protocol::udp ? "-UDP" : "-TCP");
+  return node_ports && key.protocol != Protocol::sctp && set.entries.contains({{}, Protocol::tcp, key.address.port, {}});
+}
+
 }  // namespace
 
 FamilySync::FamilySync(Family family, Kernel& kernel, const Options& options) : family_(family), kernel_(kernel), options_(options) {
@@ -286,10 +293,7 @@ Result<> FamilySync::remove() {
   const auto ours = [&](const ServerKey& key) {
     if (excluded(key.address.ip)) return false;
     if (found.bound.contains(key.address.ip)) return true;
-    const Entry e{key.address.ip, key.protocol, key.address.port, {}};
-    for (const SetId id : {SetId::cluster_ip, SetId::external, SetId::external_local})
-      if (const auto it = found.sets.find(set_name(id, family_)); it != found.sets.end() && it->second.entries.contains(e)) return true;
-    return false;
+    return std::any_of(found.sets.begin(), found.sets.end(), [&](const auto& set) { return claims(set.second, key); });
   };
   std::vector<Op> ops;
   for (const auto& [key, server] : found.servers)

@@ -11,6 +11,8 @@
 #include "kube/kubeconfig.h"
 #include "iptables/dataplane.h"
 #include "iptables/kernel_fake.h"
+#include "ipvs/dataplane.h"
+#include "ipvs/kernel_fake.h"
 #include "nftables/dataplane.h"
 #include "nftables/kernel_fake.h"
 #include "proxy/api_access.h"
@@ -37,8 +39,22 @@ Result<iptables::Options> iptables_options(const Config& config) {
   return o;
 }
 
-Result<std::unique_ptr<Dataplane>> open_dataplane(const Config& config) {
+ipvs::Options ipvs_options(const Config& config) {
+  const auto seconds = [](nanoseconds d) { return static_cast<std::uint32_t>(std::chrono::ceil<std::chrono::seconds>(d).count()); };
+  ipvs::Options o;
+  if (!config.ipvs.scheduler.empty()) o.scheduler = config.ipvs.scheduler;
+  for (const auto& text : config.ipvs.exclude_cidrs)
+    if (const auto p = Prefix::parse(text)) o.exclude.push_back(*p);  // validated
+  o.timeouts = {seconds(config.ipvs.tcp_timeout), seconds(config.ipvs.tcp_fin_timeout), seconds(config.ipvs.udp_timeout)};
+  o.strict_arp = config.ipvs.strict_arp;
+  return o;
+}
+
+enum class Purpose { serve, look };  // whether the host may be changed to suit the mode
+
+Result<std::unique_ptr<Dataplane>> open_dataplane(const Config& config, Purpose purpose) {
   if (config.mode == "nftables") return nftables::open_dataplane();
+  if (config.mode == "ipvs") return purpose == Purpose::serve ? ipvs::open_dataplane(ipvs_options(config)) : ipvs::open_installed(ipvs_options(config));
   if (config.mode == "iptables") {
     FL_TRY(const auto options, iptables_options(config));
     return iptables::open_dataplane(options);
@@ -52,15 +68,22 @@ std::unique_ptr<Dataplane> printing_dataplane(const Config& config) {
     static iptables::FakeKernel kernel;
     return iptables::make_dataplane(kernel, {.settings = {.drop_invalid = !config.conntrack.tcp_be_liberal}});
   }
+  if (config.mode == "ipvs") {
+    static ipvs::FakeKernel kernel;
+    return ipvs::make_dataplane(kernel, ipvs_options(config));
+  }
   static nftables::FakeKernel kernel;
   return nftables::make_dataplane(kernel);
 }
 
 // Removes what is ours and what kube-proxy may have left.
 int clean_up(const Config& config) {
-  auto dataplane = open_dataplane(config);
-  if (!dataplane) return failed(dataplane.error());
-  if (auto done = (*dataplane)->remove_all_owned(); !done) return failed(done.error());
+  auto dataplane = open_dataplane(config, Purpose::look);
+  if (dataplane) {
+    if (auto done = (*dataplane)->remove_all_owned(); !done) return failed(done.error());
+  } else if (dataplane.error().code != ErrorCode::not_found) {  // a mode that this kernel cannot do has left nothing
+    return failed(dataplane.error());
+  }
   int code = 0;
   for (const auto& problem : remove_kube_proxy_leftovers()) {
     std::fprintf(stderr, "fairlead: %s\n", problem.c_str());
@@ -70,14 +93,17 @@ int clean_up(const Config& config) {
 }
 
 Task<Result<>> serve(fairlead::Daemon& daemon, Config config, std::string name, kube::RestConfig rest) {
-  FL_CO_TRY(auto dataplane, open_dataplane(config));
+  FL_CO_TRY(auto dataplane, open_dataplane(config, Purpose::serve));
   FL_CO_TRY(auto client, kube::make_client(daemon.executor(), rest, "fairlead-proxy"));
   log::info("service proxy of node {}, {} mode, api {}", name, config.mode, rest.server);
   ProxierOptions options;
   options.config = config;
   options.node_name = name;
   options.ipv6 = kernel_has_ipv6();
-  options.on_programmed = [&daemon, &config] { daemon.ready(config.mode + " rules are programmed"); };
+  options.on_programmed = [&daemon, &config] {
+    for (const auto& problem : remove_other_modes(config.mode)) log::warn("rules of another mode: {}", problem);
+    daemon.ready(config.mode + " rules are programmed");
+  };
   Proxier proxier(daemon.executor(), std::move(options), std::move(client), std::move(dataplane));
   auto started = proxier.start();
   std::string changed;
@@ -160,7 +186,7 @@ int run_proxy(int argc, char** argv) {
     return show_plan(plan_options, config, *printing_dataplane(config));
   }
   if (*check) {
-    auto dataplane = open_dataplane(config);
+    auto dataplane = open_dataplane(config, Purpose::look);
     return dataplane ? verify(config, **dataplane) : failed(dataplane.error());
   }
   return run_daemon_command(config);
@@ -180,7 +206,7 @@ int run_trace(int argc, char** argv) {
   } catch (const CLI::ParseError& e) {
     return app.exit(e) == 0 ? 0 : 2;
   }
-  auto dataplane = open_dataplane(config);
+  auto dataplane = open_dataplane(config, Purpose::look);
   return dataplane ? trace(options, **dataplane) : failed(dataplane.error());
 }
 

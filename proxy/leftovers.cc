@@ -2,68 +2,84 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <array>
-#include <sstream>
 
-#include "base/process.h"
 #include "iptables/family_sync.h"
 #include "iptables/kernel_process.h"
 #include "iptables/names.h"
+#include "ipvs/dataplane.h"
+#include "ipvs/layout.h"
+#include "netlink/rt_socket.h"
 #include "nftables/kernel_netlink.h"
+#include "nftables/layout.h"
 
 namespace fairlead::proxy {
 namespace {
 
-// Those of iptables mode have the same names as ours; these are of ipvs mode.
+constexpr std::array kBackends{iptables::Backend::nft, iptables::Backend::legacy};
+
 bool is_chain_to_remove(iptables::Table table, std::string_view chain) {
-  static constexpr std::array<std::string_view, 4> prefixes{"KUBE-LOAD-BALANCER", "KUBE-NODE-PORT", "KUBE-SOURCE-RANGES-FIREWALL", "KUBE-IPVS-"};
-  return iptables::is_ours(table, chain) || std::any_of(prefixes.begin(), prefixes.end(), [&](std::string_view p) { return chain.starts_with(p); });
+  return iptables::is_ours(table, chain) || ipvs::is_proxy_chain(chain);
+}
+bool is_of_iptables_alone(iptables::Table table, std::string_view chain) {
+  return iptables::is_ours(table, chain) && !ipvs::is_proxy_chain(chain);
 }
 
-void remove_nftables(std::vector<std::string>& problems) {
+void remove_nftables(std::string_view table, std::vector<std::string>& problems) {
   auto kernel = nftables::open_kernel();
   if (!kernel) return;
   for (const Family f : {Family::v4, Family::v6}) {
-    const auto found = (*kernel)->list(f, "kube-proxy");
+    const auto found = (*kernel)->list(f, table);
     if (!found || !*found) continue;
-    nftables::Batch batch{f, "kube-proxy", {nftables::op::DeleteTable{}}};
-    if (auto done = (*kernel)->commit(batch); !done) problems.push_back("table kube-proxy: " + done.error().message);
+    nftables::Batch batch{f, std::string(table), {nftables::op::DeleteTable{}}};
+    if (auto done = (*kernel)->commit(batch); !done) problems.push_back(fmt::format("table {}: {}", table, done.error().message));
   }
 }
 
-void remove_iptables(iptables::Backend backend, std::vector<std::string>& problems) {
+void remove_iptables(iptables::Backend backend, const iptables::Owns& owns, std::vector<std::string>& problems) {
   if (!iptables::look_at(backend).service_proxy) return;
   auto kernel = iptables::open_kernel(backend);
   if (!kernel) return problems.push_back(kernel.error().message);
   for (const Family f : {Family::v4, Family::v6})
-    if (auto done = iptables::remove_chains(**kernel, f, is_chain_to_remove); !done)
+    if (auto done = iptables::remove_chains(**kernel, f, owns); !done)
       problems.push_back(fmt::format("iptables-{} {}: {}", iptables::to_string(backend), fairlead::to_string(f), done.error().message));
 }
 
+// kube-proxy's and ours, which have the same names.
 void remove_ipvs(std::vector<std::string>& problems) {
-  const auto link = run_command({.argv = {"ip", "link", "show", "kube-ipvs0"}});
-  if (!link || !link->status.ok()) return;  // never was in ipvs mode
-  if (const auto flushed = run_command({.argv = {"ipvsadm", "--clear"}}); flushed && !flushed->status.ok())
-    problems.push_back("ipvsadm --clear: " + flushed->stderr_text);
-  if (const auto gone = run_command({.argv = {"ip", "link", "delete", "kube-ipvs0"}}); !gone || !gone->status.ok())
-    problems.push_back("kube-ipvs0 could not be deleted");
-  const auto sets = run_command({.argv = {"ipset", "list", "-name"}});
-  if (!sets || !sets->status.ok()) return;
-  std::istringstream lines(sets->stdout_text);
-  for (std::string name; std::getline(lines, name);)
-    if (name.starts_with("KUBE-"))
-      if (const auto gone = run_command({.argv = {"ipset", "destroy", name}}); !gone || !gone->status.ok())
-        problems.push_back(fmt::format("ipset {} could not be destroyed", name));
+  auto rt = netlink::RtSocket::open();
+  if (!rt) return problems.push_back("ipvs: " + rt.error().message);
+  if (const auto link = rt->find_link(ipvs::kLinkName); link && !*link) return;  // never was in ipvs mode
+  auto dataplane = ipvs::open_installed();
+  if (!dataplane) {
+    if (dataplane.error().code != ErrorCode::not_found) problems.push_back("ipvs: " + dataplane.error().message);
+    return;
+  }
+  if (auto done = (*dataplane)->remove_all_owned(); !done) problems.push_back("ipvs: " + done.error().message);
 }
 
 }  // namespace
 
 std::vector<std::string> remove_kube_proxy_leftovers() {
   std::vector<std::string> problems;
-  remove_nftables(problems);
-  for (const auto backend : {iptables::Backend::nft, iptables::Backend::legacy}) remove_iptables(backend, problems);
   remove_ipvs(problems);
+  remove_nftables("kube-proxy", problems);
+  for (const auto backend : kBackends) remove_iptables(backend, is_chain_to_remove, problems);
+  return problems;
+}
+
+std::vector<std::string> remove_other_modes(std::string_view mode) {
+  std::vector<std::string> problems;
+  if (mode == "nftables") {
+    remove_ipvs(problems);
+    for (const auto backend : kBackends) remove_iptables(backend, is_chain_to_remove, problems);
+  } else {
+    // The iptables and the ipvs mode share chains, which the new one has made its own.
+    if (mode == "ipvs")
+      for (const auto backend : kBackends) remove_iptables(backend, is_of_iptables_alone, problems);
+    remove_nftables("kube-proxy", problems);
+    remove_nftables(nftables::kTableName, problems);
+  }
   return problems;
 }
 

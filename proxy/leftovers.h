@@ -4,11 +4,15 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace fairlead::proxy {
 
 // Returns what could not be removed, in words. Nothing there is no problem.
 std::vector<std::string> remove_kube_proxy_leftovers();
+// When a node changes its mode: what another one left of Fairlead or of kube-proxy, that would get in the way. Called once the
+// new rules are there, so that connections find one or the other.
+std::vector<std::string> remove_other_modes(std::string_view mode);
 
 }  // namespace fairlead::proxy

@@ -71,6 +71,7 @@ struct Proxier::Impl {
     RunnerOptions frequency;
     frequency.min_interval = config.min_sync_period();
     frequency.retry_interval = config.sync_period();
+    if (config.mode == "ipvs") frequency.full_interval = config.sync_period();  // IPVS announces no changes
     runner = std::make_unique<SyncRunner>(strand, *dataplane, state, *planner, SystemClock::get(), frequency);
     runner->on_synced([this](const SyncResult& r) { synced(r); });
     runner->on_queued([this] {

@@ -290,6 +290,10 @@ TEST(TakeOver, RemovalKnowsWhatIsOurs) {
   auto& k = n.kernel.state(Family::v4);
   const ServerKey keepalived{Protocol::tcp, {ip("192.168.7.200"), 443}};
   k.servers[keepalived] = {{keepalived, "wlc", 0, 0}, {}};
+  // kube-proxy's NodePorts are known by their port alone.
+  const ServerKey node_port{Protocol::udp, {ip("192.168.7.1"), 31999}};
+  k.servers[node_port] = {{node_port, "rr", 0, 0}, {}};
+  k.sets["KUBE-NODE-PORT-UDP"] = {{"KUBE-NODE-PORT-UDP", SetType::port, Family::v4, 0}, {{{}, Protocol::tcp, 31999, {}}}};
   FamilySync fresh(Family::v4, n.kernel, n.options());  // without memory
   ASSERT_TRUE(fresh.remove());
   EXPECT_EQ(k.servers.size(), 1u);
