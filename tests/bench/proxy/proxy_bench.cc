@@ -1,9 +1,11 @@
 // How the service proxy's work grows with the cluster: plan and first sync, one endpoint change, restart, memory. Runs in a
-// network namespace of its own against the real nf_tables (root); prints a table.
+// network namespace of its own against the real kernel (root); prints a table.
 //
-//   proxy_bench [services ...]        default: 100 1000 5000 10000 30000; 10 endpoints each
+//   proxy_bench [nftables | iptables-nft | iptables-legacy] [services ...]
+//       default: nftables 100 1000 5000 10000 30000; 10 endpoints each
 #include <fmt/format.h>
 #include <sched.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -16,6 +18,7 @@
 #include <string>
 #include <vector>
 
+#include "iptables/dataplane.h"
 #include "nftables/dataplane.h"
 #include "proxy/planner.h"
 #include "proxy/state.h"
@@ -30,12 +33,27 @@ constexpr unsigned kEndpoints = 10;
 
 double ms_since(Clock::time_point t) { return std::chrono::duration<double, std::milli>(Clock::now() - t).count(); }
 
-// What this thread really used: on a busy machine the only figure that compares.
+// What this thread and the tools it ran really used: on a busy machine the only figure that compares.
 double cpu_ms() {
   timespec t{};
   ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-  return static_cast<double>(t.tv_sec) * 1e3 + static_cast<double>(t.tv_nsec) / 1e6;
+  rusage tools{};
+  ::getrusage(RUSAGE_CHILDREN, &tools);
+  const auto ms = [](const timeval& v) { return static_cast<double>(v.tv_sec) * 1e3 + static_cast<double>(v.tv_usec) / 1e3; };
+  return static_cast<double>(t.tv_sec) * 1e3 + static_cast<double>(t.tv_nsec) / 1e6 + ms(tools.ru_utime) + ms(tools.ru_stime);
 }
+
+std::string mode = "nftables";
+
+Result<std::unique_ptr<Dataplane>> open_dataplane() {
+  if (mode == "nftables") return nftables::open_dataplane();
+  iptables::Options o;
+  o.backend = mode == "iptables-legacy" ? iptables::Backend::legacy : iptables::Backend::nft;
+  return iptables::open_dataplane(o);
+}
+
+// A change of a large table takes iptables-legacy a second.
+unsigned changes_to_make() { return mode == "iptables-legacy" ? 40 : mode == "iptables-nft" ? 200 : 400; }
 
 double kb_of(const char* file, std::string_view key) {
   std::ifstream in(file);
@@ -97,7 +115,7 @@ Row measure(unsigned services) {
     state.set_service(key, std::move(s));
     state.set_slice(fmt::format("x/service-{}-abcde", n), std::pair{key, make_slice(n, 0, kEndpoints)});
   }
-  auto dataplane = nftables::open_dataplane();
+  auto dataplane = open_dataplane();
   if (!dataplane) die(dataplane.error().message);
   Planner planner(global, node);
   const double kernel_before = kernel_mb();
@@ -119,7 +137,7 @@ Row measure(unsigned services) {
   row.rss = rss_mb();
 
   std::vector<double> each, each_cpu;
-  for (unsigned i = 0; i < 400; ++i) {
+  for (unsigned i = 0; i < changes_to_make(); ++i) {
     const unsigned n = i / 2 * 7919u % services;
     t = Clock::now();
     cpu = cpu_ms();
@@ -141,7 +159,7 @@ Row measure(unsigned services) {
   row.max = each.back();
 
   // A new process that finds everything in place.
-  auto again = nftables::open_dataplane();
+  auto again = open_dataplane();
   if (!again) die(again.error().message);
   t = Clock::now();
   report = (*again)->apply(planner.current().full_delta());
@@ -156,9 +174,11 @@ Row measure(unsigned services) {
 
 int main(int argc, char** argv) {
   std::vector<unsigned> sizes;
-  for (int i = 1; i < argc; ++i) sizes.push_back(static_cast<unsigned>(std::max(1, std::atoi(argv[i]))));
+  const bool named = argc > 1 && (argv[1] == std::string("nftables") || std::string_view(argv[1]).starts_with("iptables-"));
+  if (named) mode = argv[1];
+  for (int i = named ? 2 : 1; i < argc; ++i) sizes.push_back(static_cast<unsigned>(std::max(1, std::atoi(argv[i]))));
   if (sizes.empty()) sizes = {100, 1000, 5000, 10000, 30000};
-  fmt::print("services x {} endpoints, nftables dataplane, first sync into an empty namespace\n\n", kEndpoints);
+  fmt::print("services x {} endpoints, {} dataplane, first sync into an empty namespace\n\n", kEndpoints, mode);
   fmt::print("{:>8} {:>9} {:>9} {:>9} {:>11} {:>11} {:>11} {:>11} {:>9} {:>11} {:>8} {:>12} {:>14}\n", "services", "plan ms", "sync ms", "CPU ms", "change CPU", "change p50",
              "change p99", "change max", "objects", "restart ms", "RSS MB", "kernel MB", "B/endpoint");
   for (const unsigned n : sizes) {
