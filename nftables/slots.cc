@@ -73,12 +73,7 @@ Slots keep_in_place(const Slots& old, const BackendSet& wanted) {
 }
 
 // A hash with good mixing that is the same on every machine and in every version.
-std::uint64_t hash64(const SocketAddress& a, std::uint64_t seed) {
-  std::uint64_t h = 0xcbf29ce484222325ull ^ seed;
-  const auto mix = [&](std::uint8_t byte) { h = (h ^ byte) * 0x100000001b3ull; };
-  for (const auto b : a.ip.bytes()) mix(b);
-  mix(static_cast<std::uint8_t>(a.port >> 8));
-  mix(static_cast<std::uint8_t>(a.port));
+std::uint64_t mix64(std::uint64_t h) {
   h ^= h >> 33;
   h *= 0xff51afd7ed558ccdull;
   h ^= h >> 33;
@@ -86,24 +81,36 @@ std::uint64_t hash64(const SocketAddress& a, std::uint64_t seed) {
   return h ^ h >> 33;
 }
 
+std::uint64_t hash64(const SocketAddress& a) {
+  std::uint64_t h = 0xcbf29ce484222325ull;
+  const auto mix = [&](std::uint8_t byte) { h = (h ^ byte) * 0x100000001b3ull; };
+  for (const auto b : a.ip.bytes()) mix(b);
+  mix(static_cast<std::uint8_t>(a.port >> 8));
+  mix(static_cast<std::uint8_t>(a.port));
+  return mix64(h);
+}
+
 }  // namespace
 
 std::uint32_t maglev_size(std::size_t backends) {
-  // Primes; about a hundred slots per backend keep the shares within a few percent of each other.
+  // About a hundred slots per backend keep the shares within a few percent of each other.
   for (const std::uint32_t size : {251u, 1021u, 4093u, 16381u, 65521u})
     if (backends * 100 <= size || (backends <= 2 && size == 251)) return size;
-  return std::max<std::uint32_t>(65521u, 131071u);
+  return 131071u;
 }
 
 Slots maglev_table(const BackendSet& backends, std::uint32_t size) {
+  // The slots that a backend would like to have, in order: a random sequence, not steps of one length as in the paper, because
+  // backends whose steps happen to be alike disturb each other's slots whenever a third one leaves.
   struct Walk {
-    std::uint64_t offset, skip, next = 0;
+    std::uint64_t state;
     double credit = 0;
+    std::uint64_t next() { return mix64(state += 0x9e3779b97f4a7c15ull); }
   };
   std::vector<Walk> walks;
   std::uint16_t heaviest = 1;
   for (const auto& b : backends) {
-    walks.push_back({hash64(address_of(b), 1) % size, hash64(address_of(b), 2) % (size - 1) + 1});
+    walks.push_back({hash64(address_of(b))});
     heaviest = std::max(heaviest, b.weight);
   }
   Slots table(size);
@@ -115,7 +122,7 @@ Slots maglev_table(const BackendSet& backends, std::uint32_t size) {
       if (w.credit < 1) continue;
       w.credit -= 1;
       std::uint64_t slot;
-      do slot = (w.offset + w.next++ * w.skip) % size;
+      do slot = w.next() % size;
       while (taken[slot]);
       taken[slot] = true;
       table[slot] = address_of(backends[i]);

@@ -19,7 +19,7 @@ using Slots = std::vector<SocketAddress>;
 Slots assign(const Slots& old, const proxy::BackendSet& wanted, proxy::Balance balance);
 
 // Maglev's table (Eisenbud et al., NSDI 2016): every backend gets an almost equal share of `size` slots (by weight), and
-// when one leaves, nearly all other slots stay as they are. Requires: size is prime and at least as large as the set.
+// when one leaves, nearly all other slots stay as they are. Requires: size is at least as large as the set.
 Slots maglev_table(const proxy::BackendSet& backends, std::uint32_t size);
 std::uint32_t maglev_size(std::size_t backends);
 

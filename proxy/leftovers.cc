@@ -70,6 +70,7 @@ std::vector<std::string> remove_kube_proxy_leftovers() {
 
 std::vector<std::string> remove_other_modes(std::string_view mode) {
   std::vector<std::string> problems;
+  remove_nftables("kube-proxy", problems);
   if (mode == "nftables") {
     remove_ipvs(problems);
     for (const auto backend : kBackends) remove_iptables(backend, is_chain_to_remove, problems);
@@ -77,7 +78,6 @@ std::vector<std::string> remove_other_modes(std::string_view mode) {
     // The iptables and the ipvs mode share chains, which the new one has made its own.
     if (mode == "ipvs")
       for (const auto backend : kBackends) remove_iptables(backend, is_of_iptables_alone, problems);
-    remove_nftables("kube-proxy", problems);
     remove_nftables(nftables::kTableName, problems);
   }
   return problems;
