@@ -7,6 +7,7 @@
 #include "controlplane/etcd/command.h"
 #include "controlplane/kubelet/command.h"
 #include "controlplane/scheduler/command.h"
+#include "ingress/command/command.h"
 #include "lab/commands.h"
 #include "lab/node_init.h"
 #include "lab/supervisor.h"
@@ -22,6 +23,7 @@ std::span<const Command> commands() {
       {"proxy", "On every node", "service proxy: ClusterIP, NodePort, LoadBalancer (also called as kube-proxy)", proxy::run_proxy},
       {"kubelet", "On every node", "node agent: runs pods through a container runtime (CRI)", kubelet::run_kubelet},
       {"cni-agent", "On every node", "pod network: CNI configuration and routes between nodes", cni::run_cni_agent},
+      {"ingress", "From outside", "HTTP router: Ingress objects, from the API or from files", ingress::run_ingress},
       {"control-plane", "Control plane", "store, API server, scheduler and controllers in one process", run_control_plane},
       {"apiserver", "Control plane", "Kubernetes API server with its embedded store", apiserver::run_apiserver},
       {"scheduler", "Control plane", "gives pods a node", scheduler::run_scheduler},

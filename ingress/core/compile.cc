@@ -1,0 +1,599 @@
+#include "ingress/core/compile.h"
+
+#include <fmt/format.h>
+#include <re2/re2.h>
+
+#include <algorithm>
+#include <array>
+#include <tuple>
+
+#include "ingress/core/annotations.h"
+#include "kube/object.h"
+#include "kube/proto/core/v1/config.pb.h"
+#include "kube/proto/core/v1/service.pb.h"
+#include "kube/proto/discovery/v1.pb.h"
+#include "kube/proto/networking/v1.pb.h"
+
+namespace fairlead::ingress {
+namespace {
+
+using networkingv1::Ingress;
+constexpr std::string_view kClassAnnotation = "kubernetes.io/ingress.class";
+constexpr std::string_view kDefaultClassAnnotation = "ingressclass.kubernetes.io/is-default-class";
+constexpr std::string_view kServiceNameLabel = "kubernetes.io/service-name";
+
+// A backend as an Ingress names it.
+struct BackendRef {
+  std::string service;  // "ns/name"; empty: none that can be used
+  std::string port_name;
+  std::int32_t port_number = 0;
+  std::string name() const { return fmt::format("{}:{}", service, port_name.empty() ? std::to_string(port_number) : port_name); }
+};
+
+struct ParsedPath {
+  std::string path;
+  PathType type = PathType::prefix;
+  BackendRef backend;
+  std::string field;
+};
+
+struct ParsedRule {
+  std::string host;  // lower case
+  std::vector<ParsedPath> paths;
+};
+
+struct ParsedTls {
+  std::vector<std::string> hosts;
+  std::string secret;  // "ns/name" or empty
+  std::string field;
+};
+
+// One Ingress, checked and in our types. Depends on the object alone, so it is kept until the object changes.
+struct ParsedIngress {
+  std::shared_ptr<const Ingress> object;
+  std::string key, label;  // "ns/name", "Ingress ns/name"
+  std::string class_name;
+  std::pair<std::int64_t, std::int32_t> created{};
+  Policy policy;
+  std::vector<ParsedRule> rules;
+  std::vector<ParsedTls> tls;
+  std::optional<BackendRef> default_backend;
+  Diagnostics diagnostics;
+};
+
+bool is_label(std::string_view s) {
+  if (s.empty() || s.size() > 63 || s.front() == '-' || s.back() == '-') return false;
+  return std::all_of(s.begin(), s.end(), [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-'; });
+}
+
+// Empty: good. Source: networking/v1 validation: a DNS-1123 subdomain, or "*." and one.
+std::string check_host(std::string_view host) {
+  if (host.empty()) return "";
+  if (host.starts_with("*.")) host.remove_prefix(2);
+  if (host.size() > 253) return "must be no more than 253 characters";
+  if (IpAddress::parse(host)) return "must be a DNS name, not an IP address";
+  while (true) {
+    const auto dot = host.find('.');
+    if (!is_label(host.substr(0, dot))) return "must be a DNS-1123 subdomain, or one with *. in front";
+    if (dot == std::string_view::npos) return "";
+    host.remove_prefix(dot + 1);
+  }
+}
+
+// Source: networking/v1 validation, which an API server enforces; manifests in files have passed no API server.
+std::string check_path(std::string_view path, PathType type) {
+  if (path.size() > 4096) return "must be no more than 4096 characters";
+  for (const char c : path)
+    if (static_cast<unsigned char>(c) <= 0x20 || c == 0x7f) return "must not hold spaces or control characters";
+  if (type == PathType::implementation_specific) return path.empty() || path.starts_with('/') ? "" : "must be an absolute path";
+  if (!path.starts_with('/')) return "must be an absolute path";
+  for (const std::string_view bad : {"//", "/./", "/../", "%2f", "%2F"})
+    if (path.find(bad) != std::string_view::npos) return fmt::format("must not contain '{}'", bad);
+  if (path.ends_with("/..") || path.ends_with("/.")) return "must not end with '/.' or '/..'";
+  return "";
+}
+
+std::string lower(std::string s) {
+  for (auto& c : s)
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c + 32);
+  return s;
+}
+
+class Parser {
+ public:
+  explicit Parser(std::shared_ptr<const Ingress> object) {
+    out_ = std::make_shared<ParsedIngress>();
+    out_->object = std::move(object);
+  }
+
+  std::shared_ptr<const ParsedIngress> parse() {
+    const auto& o = *out_->object;
+    const auto& meta = o.metadata();
+    out_->key = kube::key_of(meta);
+    out_->label = "Ingress " + out_->key;
+    out_->created = {meta.creationtimestamp().seconds(), meta.creationtimestamp().nanos()};
+    const std::map<std::string, std::string> annotations(meta.annotations().begin(), meta.annotations().end());
+    if (o.spec().has_ingressclassname()) out_->class_name = o.spec().ingressclassname();
+    else if (const auto it = annotations.find(std::string(kClassAnnotation)); it != annotations.end()) out_->class_name = it->second;
+    out_->policy = parse_annotations(annotations, meta.namespace_(), out_->label, out_->diagnostics);
+    if (o.spec().has_defaultbackend()) {
+      if (auto b = backend(o.spec().defaultbackend(), "spec.defaultBackend")) out_->default_backend = std::move(*b);
+    } else if (o.spec().rules().empty()) {
+      problem("spec", "Invalid", "Required value: either `defaultBackend` or `rules` must be there");
+    }
+    for (int i = 0; i < o.spec().rules_size(); ++i) rule(o.spec().rules(i), fmt::format("spec.rules[{}]", i));
+    for (int i = 0; i < o.spec().tls_size(); ++i) tls(o.spec().tls(i), fmt::format("spec.tls[{}]", i));
+    return out_;
+  }
+
+ private:
+  void problem(std::string field, std::string reason, std::string message, Severity severity = Severity::error) {
+    out_->diagnostics.push_back({severity, out_->label, std::move(field), std::move(reason), std::move(message)});
+  }
+
+  std::optional<BackendRef> backend(const networkingv1::IngressBackend& b, const std::string& field) {
+    if (b.has_resource()) {
+      problem(field + ".resource", "InvalidBackend", "a resource backend is not something this router can serve");
+      return std::nullopt;
+    }
+    const auto& s = b.service();
+    if (!b.has_service() || s.name().empty()) {
+      problem(field + ".service.name", "InvalidBackend", "Required value");
+      return std::nullopt;
+    }
+    BackendRef out{fmt::format("{}/{}", out_->object->metadata().namespace_(), s.name()), s.port().name(), s.port().number()};
+    if (out.port_name.empty() == (out.port_number == 0) || out.port_number < 0 || out.port_number > 65535) {
+      problem(field + ".service.port", "InvalidBackend", "exactly one of name and number (1-65535) must be set");
+      return std::nullopt;
+    }
+    return out;
+  }
+
+  void rule(const networkingv1::IngressRule& r, const std::string& field) {
+    ParsedRule out;
+    out.host = lower(r.host());
+    if (const auto why = check_host(out.host); !why.empty()) return problem(field + ".host", "InvalidHost", fmt::format("Invalid value: \"{}\": {}", r.host(), why));
+    const auto& http = r.ingressrulevalue().http();
+    for (int i = 0; i < http.paths_size(); ++i) path(http.paths(i), fmt::format("{}.http.paths[{}]", field, i), out);
+    out_->rules.push_back(std::move(out));
+  }
+
+  void path(const networkingv1::HTTPIngressPath& p, const std::string& field, ParsedRule& rule) {
+    ParsedPath out;
+    out.field = field;
+    out.path = p.path();
+    if (p.pathtype() == "Exact") out.type = PathType::exact;
+    else if (p.pathtype() == "Prefix") out.type = PathType::prefix;
+    else if (p.pathtype() == "ImplementationSpecific") out.type = PathType::implementation_specific;
+    else return problem(field + ".pathType", "InvalidPath", fmt::format("Unsupported value: \"{}\": supported values: \"Exact\", \"ImplementationSpecific\", \"Prefix\"", p.pathtype()));
+    if (const auto why = check_path(out.path, out.type); !why.empty()) return problem(field + ".path", "InvalidPath", fmt::format("Invalid value: \"{}\": {}", out.path, why));
+    if (out.path.empty()) out.path = "/";
+    if (out.type == PathType::exact && out.path.size() > 1 && out.path.ends_with('/'))
+      problem(field + ".path", "ExactWithSlash", "only this path with its slash matches; ingress-nginx would also answer the path without it, with a redirect", Severity::info);
+    auto b = backend(p.backend(), field + ".backend");
+    if (!b) return;
+    out.backend = std::move(*b);
+    rule.paths.push_back(std::move(out));
+  }
+
+  void tls(const networkingv1::IngressTLS& t, const std::string& field) {
+    ParsedTls out;
+    out.field = field;
+    if (!t.secretname().empty()) out.secret = fmt::format("{}/{}", out_->object->metadata().namespace_(), t.secretname());
+    for (int i = 0; i < t.hosts_size(); ++i) {
+      auto host = lower(t.hosts(i));
+      if (const auto why = check_host(host); !why.empty()) problem(fmt::format("{}.hosts[{}]", field, i), "InvalidHost", fmt::format("Invalid value: \"{}\": {}", t.hosts(i), why));
+      else out.hosts.push_back(std::move(host));
+    }
+    out_->tls.push_back(std::move(out));
+  }
+
+  std::shared_ptr<ParsedIngress> out_;
+};
+
+bool host_covered(std::string_view pattern, std::string_view host) {
+  if (pattern == host) return true;
+  if (!pattern.starts_with("*.")) return false;
+  const auto dot = host.find('.');
+  return dot != std::string_view::npos && dot > 0 && host.substr(dot + 1) == pattern.substr(2);
+}
+
+Result<std::shared_ptr<const Credentials>> read_credentials(const corev1::Secret& secret, bool map) {
+  auto out = std::make_shared<Credentials>();
+  if (map) {
+    for (const auto& [user, hash] : secret.data()) out->users.emplace_back(user, hash);
+  } else {
+    const auto it = secret.data().find("auth");
+    if (it == secret.data().end()) return fail(ErrorCode::not_found, "the secret has no key \"auth\"");
+    std::string_view rest = it->second;
+    while (!rest.empty()) {
+      const auto end = std::min(rest.find('\n'), rest.size());
+      auto line = rest.substr(0, end);
+      rest.remove_prefix(std::min(end + 1, rest.size()));
+      if (line.ends_with('\r')) line.remove_suffix(1);
+      const auto colon = line.find(':');
+      if (line.empty() || line.front() == '#' || colon == std::string_view::npos) continue;
+      auto hash = line.substr(colon + 1);
+      hash = hash.substr(0, hash.find(':'));
+      out->users.emplace_back(line.substr(0, colon), hash);
+    }
+  }
+  return std::shared_ptr<const Credentials>(std::move(out));
+}
+
+}  // namespace
+
+struct Compiler::Impl {
+  explicit Impl(CompileOptions o) : options(std::move(o)) {}
+
+  struct UpstreamMemory {
+    std::uint32_t id = 0;
+    std::shared_ptr<const Upstream> last;
+    std::shared_ptr<std::atomic<std::uint32_t>> turn = std::make_shared<std::atomic<std::uint32_t>>(0);
+    std::shared_ptr<UpstreamStats> stats;
+    std::uint64_t used = 0;
+  };
+  struct CertificateMemory {
+    std::shared_ptr<const corev1::Secret> secret;
+    std::shared_ptr<const ServerCertificate> certificate;
+    std::string why_not;
+  };
+
+  CompileOptions options;
+  std::uint64_t generation = 0;
+  std::map<std::string, std::shared_ptr<const ParsedIngress>> parsed;
+  std::map<std::string, UpstreamMemory> upstreams;
+  std::vector<std::uint32_t> free_ids;
+  std::uint32_t next_id = 0;
+  std::map<std::string, CertificateMemory> certificates;
+  std::map<std::string, std::pair<std::shared_ptr<RouteStats>, std::uint64_t>> route_stats;
+
+  // One call of compile().
+  struct Run {
+    const Objects& objects;
+    Compiled& out;
+    RouteTable& table;
+    std::map<std::string_view, std::vector<const discoveryv1::EndpointSlice*>> slices_of;
+    std::vector<std::shared_ptr<const ParsedIngress>> ours;
+  };
+
+  void index_slices(Run& run) {
+    for (const auto& [key, slice] : run.objects.slices) {
+      const auto& labels = slice->metadata().labels();
+      const auto it = labels.find(std::string(kServiceNameLabel));
+      if (it != labels.end()) run.slices_of[it->second].push_back(slice.get());
+    }
+  }
+
+  bool is_ours(Run& run, const ParsedIngress& p) {
+    if (options.any_class_if_none && run.objects.classes.empty()) return true;
+    if (p.class_name.empty()) return options.without_class || p.object->spec().has_ingressclassname() || default_class_is_ours(run);
+    const auto it = run.objects.classes.find(p.class_name);
+    return it != run.objects.classes.end() && options.controllers.contains(it->second->spec().controller());
+  }
+
+  // The API server fills the class in; in files nobody does. Newest default wins, then the lower name.
+  bool default_class_is_ours(const Run& run) const {
+    const networkingv1::IngressClass* best = nullptr;
+    for (const auto& [name, c] : run.objects.classes) {
+      const auto it = c->metadata().annotations().find(std::string(kDefaultClassAnnotation));
+      if (it == c->metadata().annotations().end() || it->second != "true") continue;
+      if (!best || c->metadata().creationtimestamp().seconds() > best->metadata().creationtimestamp().seconds()) best = c.get();
+    }
+    return best && options.controllers.contains(best->spec().controller());
+  }
+
+  void parse_all(Run& run) {
+    for (auto it = parsed.begin(); it != parsed.end();) it = run.objects.ingresses.contains(it->first) ? std::next(it) : parsed.erase(it);
+    for (const auto& [key, object] : run.objects.ingresses) {
+      auto& p = parsed[key];
+      if (!p || p->object != object) p = Parser(object).parse();
+      if (!is_ours(run, *p)) continue;
+      run.out.taken.insert(key);
+      run.out.diagnostics.insert(run.out.diagnostics.end(), p->diagnostics.begin(), p->diagnostics.end());
+      run.ours.push_back(p);
+    }
+    std::stable_sort(run.ours.begin(), run.ours.end(), [](const auto& a, const auto& b) { return std::tie(a->created, a->key) < std::tie(b->created, b->key); });
+  }
+
+  static void report(Run& run, const ParsedIngress& p, Severity severity, std::string field, std::string reason, std::string message) {
+    run.out.diagnostics.push_back({severity, p.label, std::move(field), std::move(reason), std::move(message)});
+  }
+
+  // ---- upstreams
+
+  // Appends the endpoints of one slice for a service port's name.
+  static void take_endpoints(const discoveryv1::EndpointSlice& slice, std::string_view port_name, std::vector<Endpoint>& ready, std::vector<Endpoint>& terminating) {
+    if (slice.addresstype() != "IPv4" && slice.addresstype() != "IPv6") return;
+    for (const auto& port : slice.ports()) {
+      if (port.name() != port_name || (port.has_protocol() && port.protocol() != "TCP")) continue;
+      if (port.port() < 1 || port.port() > 65535) continue;
+      for (const auto& e : slice.endpoints()) {
+        const bool is_ready = !e.conditions().has_ready() || e.conditions().ready();
+        const bool serves = e.conditions().has_serving() ? e.conditions().serving() : is_ready;
+        if (!is_ready && !(serves && e.conditions().terminating())) continue;
+        for (const auto& text : e.addresses()) {
+          const auto ip = IpAddress::parse(text);
+          if (!ip) continue;
+          Endpoint one{{*ip, static_cast<Port>(port.port())}, 0};
+          one.hash = endpoint_hash(one.address);
+          (is_ready ? ready : terminating).push_back(one);
+        }
+      }
+    }
+  }
+
+  std::vector<Endpoint> endpoints_of(Run& run, const std::string& service_key, std::string_view port_name) {
+    std::vector<Endpoint> ready, terminating;
+    const auto split = kube::split_key(service_key);
+    if (const auto it = run.slices_of.find(split.name); it != run.slices_of.end())
+      for (const auto* slice : it->second)
+        if (slice->metadata().namespace_() == split.ns) take_endpoints(*slice, port_name, ready, terminating);
+    auto& out = ready.empty() ? terminating : ready;
+    std::sort(out.begin(), out.end(), [](const Endpoint& a, const Endpoint& b) { return a.address < b.address; });
+    out.erase(std::unique(out.begin(), out.end()), out.end());
+    return std::move(out);
+  }
+
+  // Null with a reason when there is no such service port.
+  std::shared_ptr<const Upstream> upstream(Run& run, const BackendRef& ref, std::string& why_not) {
+    const auto service = run.objects.services.find(ref.service);
+    if (service == run.objects.services.end()) return why_not = fmt::format("Service {} does not exist", ref.service), nullptr;
+    if (service->second->spec().type() == "ExternalName") return why_not = fmt::format("Service {} is of type ExternalName, which is not built", ref.service), nullptr;
+    const corev1::ServicePort* port = nullptr;
+    for (const auto& p : service->second->spec().ports())
+      if (ref.port_name.empty() ? p.port() == ref.port_number : p.name() == ref.port_name) port = &p;
+    if (!port) return why_not = fmt::format("Service {} has no port {}", ref.service, ref.port_name.empty() ? std::to_string(ref.port_number) : ref.port_name), nullptr;
+    const auto name = fmt::format("{}:{}", ref.service, port->port());
+    auto& memory = upstreams[name];
+    if (memory.used == generation) return memory.last;
+    memory.used = generation;
+    auto endpoints = endpoints_of(run, ref.service, port->name());
+    if (!memory.stats) {
+      memory.stats = std::make_shared<UpstreamStats>(options.threads);
+      if (free_ids.empty()) memory.id = next_id++;
+      else memory.id = free_ids.back(), free_ids.pop_back();
+    }
+    if (!memory.last || memory.last->endpoints != endpoints) {
+      auto made = std::make_shared<Upstream>();
+      made->id = memory.id;
+      made->name = name;
+      made->endpoints = std::move(endpoints);
+      made->turn = memory.turn;
+      made->stats = memory.stats;
+      memory.last = std::move(made);
+    }
+    run.table.upstreams.push_back(memory.last);
+    return memory.last;
+  }
+
+  Target target(Run& run, const ParsedIngress& p, const std::shared_ptr<const Policy>& policy, const BackendRef& ref, const std::string& field) {
+    std::string why_not;
+    auto up = upstream(run, ref, why_not);
+    if (!up) report(run, p, Severity::error, field, "BackendNotFound", why_not + "; its requests are answered with 503");
+    return {policy, std::move(up)};
+  }
+
+  // ---- routes
+
+  std::shared_ptr<RouteStats> stats_of(const Route& r) {
+    auto& memory = route_stats[r.name()];
+    if (!memory.first) memory.first = std::make_shared<RouteStats>(options.threads);
+    memory.second = generation;
+    return memory.first;
+  }
+
+  std::shared_ptr<Policy> policy_of(Run& run, const ParsedIngress& p) {
+    auto policy = std::make_shared<Policy>(p.policy);
+    auto& auth = policy->basic_auth;
+    if (auth.enabled && !auth.secret.empty()) {
+      run.out.secrets.insert(auth.secret);
+      const auto it = run.objects.secrets.find(auth.secret);
+      auto why = fmt::format("secret {} does not exist", auth.secret);
+      if (it != run.objects.secrets.end()) {
+        if (auto read = read_credentials(*it->second, auth.map)) auth.credentials = std::move(*read);
+        else why = read.error().message;
+      }
+      if (!auth.credentials)
+        report(run, p, Severity::error, fmt::format("metadata.annotations[{}auth-secret]", kAnnotationPrefix), "SecretNotUsable", why + "; all requests are refused");
+    }
+    return policy;
+  }
+
+  static HostRoutes& host_routes(RouteTable& table, const std::string& host) {
+    if (host.empty()) return table.any_host;
+    if (host.starts_with("*.")) return table.wildcard_hosts[host.substr(2)];
+    return table.exact_hosts[host];
+  }
+
+  // use-regex and rewrite-target turn all paths of the host, of all Ingresses, into regular expressions.
+  void find_regex_hosts(Run& run) {
+    for (const auto& p : run.ours) {
+      if (p->policy.canary.enabled || !(p->policy.use_regex || p->policy.rewrite_target)) continue;
+      for (const auto& r : p->rules) host_routes(run.table, r.host).set_regex(true);
+    }
+  }
+
+  static std::shared_ptr<const re2::RE2> pattern(const std::string& path, std::string& why_not) {
+    re2::RE2::Options options;
+    options.set_case_sensitive(false);
+    options.set_log_errors(false);
+    options.set_max_mem(4 << 20);
+    auto re = std::make_shared<re2::RE2>(path, options);
+    if (!re->ok()) return why_not = re->error(), nullptr;
+    return re;
+  }
+
+  void add_path(Run& run, const ParsedIngress& p, const std::shared_ptr<const Policy>& policy, const ParsedRule& rule, const ParsedPath& path) {
+    auto route = std::make_shared<Route>();
+    route->ingress = p.key;
+    route->host = rule.host;
+    route->path = path.path;
+    route->type = path.type;
+    route->tls = std::any_of(p.tls.begin(), p.tls.end(), [&](const ParsedTls& t) {
+      return t.hosts.empty() || std::any_of(t.hosts.begin(), t.hosts.end(), [&](const auto& h) { return host_covered(h, rule.host); });
+    });
+    auto& host = host_routes(run.table, rule.host);
+    if (host.regex()) {
+      std::string why_not;
+      route->regex = pattern(path.path, why_not);
+      if (!route->regex) return report(run, p, Severity::error, path.field + ".path", "InvalidPath", fmt::format("Invalid value: \"{}\": not a regular expression: {}", path.path, why_not));
+    }
+    route->target = target(run, p, policy, path.backend, path.field + ".backend.service");
+    route->stats = stats_of(*route);
+    if (host.add(route)) run.table.routes.push_back(route);
+    else report(run, p, Severity::warning, path.field + ".path", "Conflict", fmt::format("{}{} is routed by an older Ingress already", rule.host.empty() ? "*" : rule.host, path.path));
+  }
+
+  std::shared_ptr<const Route> fallback(Run& run, const ParsedIngress& p, const std::shared_ptr<const Policy>& policy, const std::string& host) {
+    auto route = std::make_shared<Route>();
+    route->ingress = p.key;
+    route->host = host;
+    route->path = "/";
+    route->target = target(run, p, policy, *p.default_backend, "spec.defaultBackend.service");
+    route->stats = stats_of(*route);
+    return route;
+  }
+
+  void add_ingress(Run& run, const ParsedIngress& p) {
+    const std::shared_ptr<const Policy> policy = policy_of(run, p);
+    for (const auto& rule : p.rules) {
+      auto& host = host_routes(run.table, rule.host);
+      for (const auto& path : rule.paths) add_path(run, p, policy, rule, path);
+      if (p.default_backend && !host.fallback()) host.set_fallback(fallback(run, p, policy, rule.host));
+    }
+    // A default backend without rules takes what nobody else does.
+    if (p.default_backend && p.rules.empty()) {
+      auto route = fallback(run, p, policy, "");
+      if (!run.table.default_route) run.table.default_route = route, run.table.routes.push_back(std::move(route));
+      else report(run, p, Severity::warning, "spec.defaultBackend", "Conflict", "an older Ingress is the default backend already");
+    }
+    if (p.policy.from_to_www_redirect) add_www(run, p);
+  }
+
+  static void add_www(Run& run, const ParsedIngress& p) {
+    for (const auto& r : p.rules) {
+      if (r.host.empty() || r.host.starts_with("*.")) continue;
+      run.table.www_redirects.emplace(r.host.starts_with("www.") ? r.host.substr(4) : "www." + r.host, r.host);
+    }
+  }
+
+  void add_canary(Run& run, const ParsedIngress& p) {
+    const std::shared_ptr<const Policy> policy = policy_of(run, p);
+    for (const auto& rule : p.rules)
+      for (const auto& path : rule.paths) {
+        Route* main = nullptr;
+        for (const auto& r : host_routes(run.table, rule.host).routes())
+          if (r->path == path.path && (r->regex || r->type == path.type)) main = const_cast<Route*>(r.get());  // made in this very run
+        if (!main) report(run, p, Severity::warning, path.field + ".path", "CanaryAlone", "no other Ingress routes this host and path, so there is nothing to be the canary of");
+        else if (main->canary) report(run, p, Severity::warning, path.field + ".path", "Conflict", "this path has a canary already");
+        else main->canary = std::make_unique<Target>(target(run, p, policy, path.backend, path.field + ".backend.service"));
+      }
+  }
+
+  void add_default_backend(Run& run) {
+    if (run.table.default_route || options.default_backend.empty()) return;
+    const auto colon = options.default_backend.rfind(':');
+    BackendRef ref{options.default_backend.substr(0, colon), options.default_backend.substr(colon + 1), 0};
+    if (!ref.port_name.empty() && std::all_of(ref.port_name.begin(), ref.port_name.end(), [](char c) { return c >= '0' && c <= '9'; }))
+      ref.port_number = std::stoi(ref.port_name.substr(0, 6)), ref.port_name.clear();
+    auto route = std::make_shared<Route>();
+    route->path = "/";
+    std::string why_not;
+    auto policy = std::make_shared<Policy>();
+    policy->ssl_redirect = false;
+    policy->finish();
+    route->target = {policy, upstream(run, ref, why_not)};
+    if (!route->target.upstream) run.out.diagnostics.push_back({Severity::error, "--default-backend-service", "", "BackendNotFound", why_not});
+    route->stats = stats_of(*route);
+    run.table.routes.push_back(route);
+    run.table.default_route = std::move(route);
+  }
+
+  // ---- certificates
+
+  std::shared_ptr<const ServerCertificate> certificate(Run& run, const std::string& secret_key, std::string& why_not) {
+    run.out.secrets.insert(secret_key);
+    const auto it = run.objects.secrets.find(secret_key);
+    if (it == run.objects.secrets.end()) return certificates.erase(secret_key), why_not = fmt::format("secret {} does not exist", secret_key), nullptr;
+    auto& memory = certificates[secret_key];
+    if (memory.secret != it->second) {
+      memory = {it->second, nullptr, ""};
+      const auto& data = it->second->data();
+      const auto chain = data.find("tls.crt"), key = data.find("tls.key");
+      if (chain == data.end() || key == data.end()) {
+        memory.why_not = fmt::format("secret {} lacks tls.crt or tls.key", secret_key);
+      } else if (options.load_certificate) {
+        if (auto made = options.load_certificate(chain->second, key->second)) memory.certificate = std::move(*made);
+        else memory.why_not = fmt::format("secret {}: {}", secret_key, made.error().message);
+      }
+    }
+    why_not = memory.why_not;
+    return memory.certificate;
+  }
+
+  void add_certificates(Run& run) {
+    run.table.default_certificate = options.fallback_certificate;
+    if (!options.default_certificate.empty()) {
+      std::string why_not;
+      if (auto c = certificate(run, options.default_certificate, why_not)) run.table.default_certificate = std::move(c);
+      else run.out.diagnostics.push_back({Severity::error, "--default-ssl-certificate", "", "SecretNotUsable", why_not});
+    }
+    for (const auto& p : run.ours)
+      for (const auto& t : p->tls) {
+        if (t.secret.empty()) continue;
+        std::string why_not;
+        const auto c = certificate(run, t.secret, why_not);
+        if (!c && !why_not.empty()) report(run, *p, Severity::error, t.field + ".secretName", "SecretNotUsable", why_not + "; the default certificate is served");
+        if (!c) continue;
+        std::vector<std::string> hosts = t.hosts;
+        if (hosts.empty())
+          for (const auto& r : p->rules)
+            if (!r.host.empty()) hosts.push_back(r.host);
+        for (const auto& h : hosts) {
+          if (h.starts_with("*.")) run.table.wildcard_certificates.emplace(h.substr(2), c);
+          else run.table.certificates.emplace(h, c);
+        }
+      }
+  }
+
+  void forget_unused() {
+    for (auto it = upstreams.begin(); it != upstreams.end();) {
+      if (it->second.used == generation) ++it;
+      else free_ids.push_back(it->second.id), it = upstreams.erase(it);
+    }
+    for (auto it = route_stats.begin(); it != route_stats.end();) it = it->second.second == generation ? std::next(it) : route_stats.erase(it);
+  }
+
+  Compiled compile(const Objects& objects) {
+    ++generation;
+    Compiled out;
+    auto table = std::make_shared<RouteTable>();
+    table->generation = generation;
+    Run run{objects, out, *table, {}, {}};
+    index_slices(run);
+    parse_all(run);
+    find_regex_hosts(run);
+    for (const auto& p : run.ours)
+      if (!p->policy.canary.enabled) add_ingress(run, *p);
+    for (const auto& p : run.ours)
+      if (p->policy.canary.enabled) add_canary(run, *p);
+    add_default_backend(run);
+    add_certificates(run);
+    for (auto& [name, host] : table->exact_hosts) host.finish();
+    for (auto& [name, host] : table->wildcard_hosts) host.finish();
+    table->any_host.finish();
+    for (auto it = table->www_redirects.begin(); it != table->www_redirects.end();)
+      it = table->exact_hosts.contains(it->first) ? table->www_redirects.erase(it) : std::next(it);
+    forget_unused();
+    table->upstream_ids = next_id;
+    out.table = std::move(table);
+    return out;
+  }
+};
+
+Compiler::Compiler(CompileOptions options) : impl_(std::make_unique<Impl>(std::move(options))) {}
+Compiler::~Compiler() = default;
+Compiled Compiler::compile(const Objects& objects) { return impl_->compile(objects); }
+
+}  // namespace fairlead::ingress

@@ -1,0 +1,152 @@
+// What one Ingress asks for beyond routing, as values: the meaning of its annotations. Immutable once compiled; shared by all
+// routes of the Ingress and read by all worker threads.
+// Units: seconds where a name ends in _seconds, bytes where it ends in _bytes. Defaults are those of ingress-nginx.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "base/ip.h"
+
+namespace re2 {
+class RE2;
+}
+
+namespace fairlead::ingress {
+
+struct Redirect {
+  std::string url;
+  unsigned status = 301;
+};
+
+// Text with variables: "$request_uri", "$http_x_user", "$1".
+struct Template {
+  enum class Variable : std::uint8_t { none, capture, remote_addr, request_uri, uri, host, scheme, request_method, header, cookie, argument, args };
+  struct Part {
+    std::string literal;  // for header, cookie and argument: the name, lower case with dashes for headers
+    Variable variable = Variable::none;
+    unsigned number = 0;  // of a capture
+  };
+  std::vector<Part> parts;
+  bool empty() const { return parts.empty(); }
+};
+
+struct Canary {
+  bool enabled = false;
+  std::string header;                        // lower case
+  std::string header_value;                  // exact; empty: always/never
+  std::shared_ptr<const re2::RE2> header_pattern;
+  std::string cookie;
+  unsigned weight = 0;
+  unsigned weight_total = 100;
+};
+
+struct CookieAffinity {
+  bool enabled = false;
+  bool persistent = false;  // affinity-mode: keep the endpoint even where others have less to do
+  bool change_on_failure = false;
+  bool secure = false;
+  std::string name = "INGRESSCOOKIE";
+  std::string path;  // empty: the path of the route, "/" for regular expressions
+  std::string domain;
+  std::string same_site;
+  std::optional<std::int64_t> max_age_seconds;
+  std::optional<std::int64_t> expires_seconds;
+};
+
+enum class Balance : std::uint8_t { round_robin, least_request };
+
+struct Cors {
+  bool enabled = false;
+  std::vector<std::string> origins{"*"};  // "*", "https://a.example", "https://*.example"
+  std::string methods = "GET, PUT, POST, DELETE, PATCH, OPTIONS";
+  std::string headers =
+      "DNT,Keep-Alive,User-Agent,X-Requested-With,If-Modified-Since,Cache-Control,Content-Type,Range,Authorization";
+  std::string expose_headers;
+  bool credentials = true;
+  std::int64_t max_age_seconds = 1728000;
+};
+
+struct RateLimits {
+  unsigned per_second = 0;  // 0: none; per client address and router
+  unsigned per_minute = 0;
+  unsigned connections = 0;  // concurrent requests
+  unsigned burst_multiplier = 5;
+  std::vector<Prefix> exempt;
+  bool any() const { return per_second != 0 || per_minute != 0 || connections != 0; }
+};
+
+// Users and the hashes of their passwords, as htpasswd writes them.
+struct Credentials {
+  std::vector<std::pair<std::string, std::string>> users;
+};
+
+struct BasicAuth {
+  bool enabled = false;
+  std::string secret;  // ns/name
+  bool map = false;    // auth-map: one key a user
+  std::string realm;
+  std::shared_ptr<const Credentials> credentials;  // null: the secret is not there, requests are refused
+};
+
+struct Retries {
+  bool on_error = true;  // could not connect, or the connection broke before a byte of the answer
+  bool on_timeout = true;
+  bool non_idempotent = false;
+  bool on_invalid = false;               // the answer could not be understood
+  std::vector<unsigned> on_status;       // 500, 502, 503, 504, 403, 404, 429
+  unsigned tries = 3;                    // 0: as many as there are endpoints
+  std::int64_t within_seconds = 0;       // 0: no limit
+};
+
+enum class BackendProtocol : std::uint8_t { http, https, grpc, grpcs };
+std::string_view to_string(BackendProtocol p);
+
+struct Policy {
+  // TLS and redirects
+  bool ssl_redirect = true;  // has an effect where the host has a tls section
+  bool force_ssl_redirect = false;
+  std::string app_root;
+  std::optional<Redirect> permanent_redirect;
+  std::optional<Redirect> temporal_redirect;
+  bool from_to_www_redirect = false;
+  // the path
+  std::optional<Template> rewrite_target;
+  bool use_regex = false;
+  std::string x_forwarded_prefix;
+  std::string upstream_vhost;
+  // who may
+  std::vector<Prefix> allow;
+  std::vector<Prefix> deny;
+  RateLimits limits;
+  BasicAuth basic_auth;
+  Cors cors;
+  // the backend
+  Canary canary;
+  CookieAffinity affinity;
+  Balance balance = Balance::round_robin;
+  std::optional<Template> hash_by;
+  BackendProtocol protocol = BackendProtocol::http;
+  Retries retries;
+  std::uint64_t max_body_bytes = 1u << 20;  // 0: no limit
+  std::chrono::seconds connect_timeout{5};
+  std::chrono::seconds read_timeout{60};
+  std::chrono::seconds send_timeout{60};
+  // Not empty: an annotation that protects could not be understood, so every request is refused with 503.
+  std::string refuse;
+
+  // Nothing here but what any request gets: the hot path asks only this.
+  bool plain() const { return plain_; }
+  void finish();  // computes plain()
+
+ private:
+  bool plain_ = true;
+};
+
+}  // namespace fairlead::ingress

@@ -1,0 +1,249 @@
+#include "ingress/runtime/tls.h"
+
+#include <openssl/err.h>
+#include <openssl/pem.h>
+#include <openssl/ssl.h>
+#include <openssl/x509.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "base/pki.h"
+
+namespace fairlead::ingress {
+namespace {
+
+std::string openssl_error() {
+  const auto code = ERR_get_error();
+  ERR_clear_error();
+  if (code == 0) return "unknown error";
+  const char* reason = ERR_reason_error_string(code);
+  return reason ? reason : "error " + std::to_string(code);
+}
+
+template <auto Free>
+struct Deleter {
+  template <typename T>
+  void operator()(T* p) const { Free(p); }
+};
+using Bio = std::unique_ptr<BIO, Deleter<BIO_free_all>>;
+using Context = std::unique_ptr<SSL_CTX, Deleter<SSL_CTX_free>>;
+using Certificate = std::unique_ptr<X509, Deleter<X509_free>>;
+using Key = std::unique_ptr<EVP_PKEY, Deleter<EVP_PKEY_free>>;
+
+// No prompts for encrypted keys.
+int no_password(char*, int, int, void*) { return 0; }
+
+Context make_context() {
+  Context c(SSL_CTX_new(TLS_server_method()));
+  if (!c) return c;
+  SSL_CTX_set_min_proto_version(c.get(), TLS1_2_VERSION);
+  SSL_CTX_set_options(c.get(), SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_IGNORE_UNEXPECTED_EOF);
+  SSL_CTX_set_mode(c.get(), SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
+  SSL_CTX_set_cipher_list(c.get(), "ECDHE+AESGCM:ECDHE+CHACHA20");
+  static constexpr unsigned char id[] = "fairlead-ingress";
+  SSL_CTX_set_session_id_context(c.get(), id, sizeof(id) - 1);
+  return c;
+}
+
+Failure failed(std::string_view what) { return fail(ErrorCode::invalid_argument, "{}: {}", what, openssl_error()); }
+
+Result<> use_chain(SSL_CTX* context, const std::string& pem) {
+  const Bio bio(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())));
+  const Certificate leaf(PEM_read_bio_X509_AUX(bio.get(), nullptr, no_password, nullptr));
+  if (!leaf) return failed("tls.crt holds no certificate");
+  if (SSL_CTX_use_certificate(context, leaf.get()) != 1) return failed("tls.crt");
+  while (X509* next = PEM_read_bio_X509(bio.get(), nullptr, no_password, nullptr))
+    if (SSL_CTX_add0_chain_cert(context, next) != 1) {
+      X509_free(next);
+      return failed("tls.crt");
+    }
+  ERR_clear_error();  // the end of the file
+  return {};
+}
+
+}  // namespace
+
+ServerCertificate::~ServerCertificate() { SSL_CTX_free(context_); }
+
+Result<std::shared_ptr<const ServerCertificate>> load_certificate(const std::string& chain_pem, const std::string& key_pem) {
+  ERR_clear_error();
+  auto context = make_context();
+  if (!context) return failed("TLS context");
+  FL_CHECK(use_chain(context.get(), chain_pem));
+  const Bio bio(BIO_new_mem_buf(key_pem.data(), static_cast<int>(key_pem.size())));
+  const Key key(PEM_read_bio_PrivateKey(bio.get(), nullptr, no_password, nullptr));
+  if (!key) return failed("tls.key holds no private key");
+  if (SSL_CTX_use_PrivateKey(context.get(), key.get()) != 1) return failed("tls.key");
+  if (SSL_CTX_check_private_key(context.get()) != 1) return failed("tls.key does not belong to tls.crt");
+  return std::make_shared<const ServerCertificate>(context.release());
+}
+
+Result<std::shared_ptr<const ServerCertificate>> make_fallback_certificate() {
+  FL_TRY(const auto pair, pki::make_ca("Fairlead ingress: no certificate for this name", std::chrono::hours(24 * 365)));
+  return load_certificate(pair.certificate_pem, pair.key_pem);
+}
+
+struct TlsAcceptor::Impl {
+  Choose choose;
+  bool http2;
+  Context context;
+
+  static int on_server_name(SSL* ssl, int*, void* self_pointer) {
+    auto& self = *static_cast<Impl*>(self_pointer);
+    const char* name = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name);
+    std::string lower(name ? name : "");
+    for (auto& c : lower)
+      if (c >= 'A' && c <= 'Z') c = static_cast<char>(c + 32);
+    const auto* certificate = self.choose(lower);
+    if (!certificate) return SSL_TLSEXT_ERR_ALERT_FATAL;
+    SSL_set_SSL_CTX(ssl, certificate->context());
+    return SSL_TLSEXT_ERR_OK;
+  }
+
+  static int on_alpn(SSL*, const unsigned char** out, unsigned char* out_size, const unsigned char* in, unsigned in_size, void* self_pointer) {
+    const auto& self = *static_cast<const Impl*>(self_pointer);
+    static constexpr unsigned char both[] = "\x02h2\x08http/1.1";
+    const auto* offer = self.http2 ? both : both + 3;
+    const unsigned size = self.http2 ? sizeof(both) - 1 : sizeof(both) - 4;
+    unsigned char* chosen = nullptr;
+    if (SSL_select_next_proto(&chosen, out_size, offer, size, in, in_size) != OPENSSL_NPN_NEGOTIATED) return SSL_TLSEXT_ERR_NOACK;
+    *out = chosen;
+    return SSL_TLSEXT_ERR_OK;
+  }
+};
+
+TlsAcceptor::TlsAcceptor(Choose choose, bool http2) : impl_(std::make_unique<Impl>(Impl{std::move(choose), http2, make_context()})) {
+  SSL_CTX_set_tlsext_servername_callback(impl_->context.get(), &Impl::on_server_name);
+  SSL_CTX_set_tlsext_servername_arg(impl_->context.get(), impl_.get());
+  SSL_CTX_set_alpn_select_cb(impl_->context.get(), &Impl::on_alpn, impl_.get());
+}
+TlsAcceptor::~TlsAcceptor() = default;
+
+ssl_st* TlsAcceptor::accept(int fd) {
+  SSL* ssl = SSL_new(impl_->context.get());
+  if (!ssl) return nullptr;
+  SSL_set_fd(ssl, fd);
+  SSL_set_accept_state(ssl);
+  return ssl;
+}
+
+ssize_t Socket::read(char* to, std::size_t n) {
+  if (!ssl_) {
+    const auto got = ::recv(fd_, to, n, 0);
+    return got >= 0 ? got : (errno == EINTR ? -EAGAIN : -errno);
+  }
+  ERR_clear_error();
+  std::size_t total = 0;
+  while (total < n) {
+    const int got = SSL_read(ssl_, to + total, static_cast<int>(std::min<std::size_t>(n - total, 1 << 30)));
+    if (got > 0) {
+      total += static_cast<std::size_t>(got);
+      continue;
+    }
+    if (total > 0) break;  // what went wrong shows again at the next call
+    switch (SSL_get_error(ssl_, got)) {
+      case SSL_ERROR_ZERO_RETURN: return 0;
+      case SSL_ERROR_WANT_READ:
+      case SSL_ERROR_WANT_WRITE: return -EAGAIN;
+      case SSL_ERROR_SYSCALL: return errno != 0 ? -errno : 0;
+      default: return -EPROTO;
+    }
+  }
+  return static_cast<ssize_t>(total);
+}
+
+ssize_t Socket::write(const iovec* parts, int count) {
+  if (!ssl_) {
+    msghdr m{};
+    m.msg_iov = const_cast<iovec*>(parts);
+    m.msg_iovlen = static_cast<std::size_t>(count);
+    const auto n = ::sendmsg(fd_, &m, MSG_NOSIGNAL);
+    return n >= 0 ? n : (errno == EINTR ? -EAGAIN : -errno);
+  }
+  ERR_clear_error();
+  std::size_t total = 0;
+  // Small parts go into one record.
+  char record[16 << 10];
+  for (int i = 0; i < count;) {
+    const char* from = static_cast<const char*>(parts[i].iov_base);
+    std::size_t size = parts[i].iov_len;
+    int taken = 1;
+    if (size + (i + 1 < count ? parts[i + 1].iov_len : sizeof(record)) <= sizeof(record)) {
+      size = 0;
+      for (taken = 0; i + taken < count && size + parts[i + taken].iov_len <= sizeof(record); ++taken) {
+        std::memcpy(record + size, parts[i + taken].iov_base, parts[i + taken].iov_len);
+        size += parts[i + taken].iov_len;
+      }
+      from = record;
+    }
+    std::size_t sent = 0;
+    while (sent < size) {
+      const int n = SSL_write(ssl_, from + sent, static_cast<int>(std::min<std::size_t>(size - sent, 1 << 30)));
+      if (n > 0) {
+        sent += static_cast<std::size_t>(n);
+        continue;
+      }
+      total += sent;
+      if (total > 0) return static_cast<ssize_t>(total);
+      switch (SSL_get_error(ssl_, n)) {
+        case SSL_ERROR_WANT_READ:
+        case SSL_ERROR_WANT_WRITE: return -EAGAIN;
+        case SSL_ERROR_SYSCALL: return errno != 0 ? -errno : -EPIPE;
+        default: return -EPROTO;
+      }
+    }
+    total += sent;
+    i += taken;
+  }
+  return static_cast<ssize_t>(total);
+}
+
+int Socket::handshake() {
+  ERR_clear_error();
+  const int r = SSL_do_handshake(ssl_);
+  if (r == 1) return 1;
+  const int e = SSL_get_error(ssl_, r);
+  return e == SSL_ERROR_WANT_READ || e == SSL_ERROR_WANT_WRITE ? 0 : -1;
+}
+
+bool Socket::negotiated_http2() const {
+  if (!ssl_) return false;
+  const unsigned char* name = nullptr;
+  unsigned size = 0;
+  SSL_get0_alpn_selected(ssl_, &name, &size);
+  return size == 2 && name[0] == 'h' && name[1] == '2';
+}
+
+std::string Socket::server_name() const {
+  const char* name = ssl_ ? SSL_get_servername(ssl_, TLSEXT_NAMETYPE_host_name) : nullptr;
+  return name ? name : "";
+}
+
+void Socket::shutdown_write() {
+  if (fd_ < 0) return;
+  if (ssl_) SSL_shutdown(ssl_);
+  ::shutdown(fd_, SHUT_WR);
+}
+
+void Socket::reset_on_close() {
+  const linger l{1, 0};
+  if (fd_ >= 0) ::setsockopt(fd_, SOL_SOCKET, SO_LINGER, &l, sizeof(l));
+}
+
+void Socket::close() {
+  if (ssl_) {
+    // Without waiting for the other side's answer; without it at all when the connection is broken.
+    if (SSL_is_init_finished(ssl_)) SSL_shutdown(ssl_);
+    SSL_free(ssl_);
+    ERR_clear_error();
+    ssl_ = nullptr;
+  }
+  if (fd_ >= 0) ::close(fd_);
+  fd_ = -1;
+}
+
+}  // namespace fairlead::ingress

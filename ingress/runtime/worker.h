@@ -1,0 +1,140 @@
+// Worker: one thread of the router with everything it needs: reactor, listeners (SO_REUSEPORT, so workers share nothing), the
+// route table it uses now, upstream states with their connections, and buffers that requests borrow. What other threads want
+// of it they post. Counters that many threads write have a slot for each.
+#pragma once
+
+#include <sys/types.h>
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <thread>
+#include <unordered_map>
+#include <vector>
+
+#include "ingress/core/route_table.h"
+#include "ingress/http1/head.h"
+#include "ingress/runtime/exchange.h"
+#include "ingress/runtime/limiter.h"
+#include "ingress/runtime/reactor.h"
+#include "ingress/runtime/tls.h"
+#include "ingress/runtime/upstream.h"
+
+namespace fairlead::ingress {
+
+enum class AccessLog : std::uint8_t { off, json, common };
+
+struct WorkerOptions {
+  std::vector<SocketAddress> http;
+  std::vector<SocketAddress> https;
+  std::uint32_t https_port = 443;      // where clients reach HTTPS, for redirects; 0: nowhere
+  HeadLimits head_limits;
+  UpstreamLimits upstream_limits;
+  std::int64_t header_timeout_ms = 60'000;
+  std::int64_t body_timeout_ms = 60'000;
+  std::int64_t keep_alive_ms = 75'000;
+  std::int64_t send_timeout_ms = 60'000;
+  std::int64_t handshake_timeout_ms = 15'000;
+  unsigned keep_alive_requests = 1000;
+  unsigned max_connections = 0;        // of one worker; 0: what descriptors allow
+  bool trust_forwarded = false;        // X-Forwarded-* of clients
+  bool request_ids = true;
+  AccessLog access_log = AccessLog::off;
+  int access_log_fd = 1;
+};
+
+struct alignas(64) WorkerCounters {
+  Count accepted, refused, handshakes, handshake_failures, requests, bad_requests, timeouts, connect_failures;
+  std::atomic<std::int64_t> connections{0};
+};
+
+class Client;
+class Listener;
+
+// The table with a count that only its own thread changes.
+struct TableHolder {
+  std::shared_ptr<const RouteTable> table;
+  unsigned users = 0;
+};
+
+class Worker {
+ public:
+  Worker(unsigned number, const WorkerOptions& options, std::shared_ptr<Limiter> limiter);
+  ~Worker();
+  Result<> open(std::shared_ptr<const RouteTable> first);  // binds; serves once run
+  void start();
+  void join();
+
+  // ---- any thread
+  void set_table(std::shared_ptr<const RouteTable> table);
+  void drain();  // no new connections; idle ones close; the thread ends when the last one has gone
+  void stop();   // at once
+  const WorkerCounters& counters() const { return counters_; }
+  bool ended() const { return ended_.load(); }
+  // The addresses in use, HTTP first (port 0 asks for any free one).
+  const std::vector<SocketAddress>& bound() const { return bound_; }
+
+  // ---- its own thread
+  unsigned number() const { return number_; }
+  Reactor& reactor() { return reactor_; }
+  const WorkerOptions& options() const { return options_; }
+  bool draining() const { return draining_; }
+  WorkerCounters& count() { return counters_; }
+  std::vector<char>& scratch() { return scratch_; }  // read buffer: until the current callback returns
+  std::string& compose() { return compose_; }        // for heads on their way out: until the next call of anything
+  TableHolder* hold_table();
+  void release_table(TableHolder* holder);
+  const RouteTable& table() const { return *holder_->table; }
+  UpstreamState& upstream(const std::shared_ptr<const Upstream>& upstream);
+  Exchange* take_exchange();
+  void give_back(Exchange* exchange);  // at the end of the round
+  std::uint64_t random();
+  std::string_view date();  // "Sun, 06 Nov 1994 08:49:37 GMT"
+  std::uint64_t wall_ms() const;
+  void log_access(std::string_view line);
+  TlsAcceptor& tls() { return *tls_; }
+  void client_opened(Client& client);
+  void client_closed(Client& client);
+  bool may_accept() const;
+  Limiter& limiter() { return *limiter_; }
+  // Passwords that have been found good a short time ago, by a digest of everything that they depend on.
+  bool known_good(std::uint64_t a, std::uint64_t b);
+  void remember_good(std::uint64_t a, std::uint64_t b);
+
+ private:
+  friend class Listener;
+  Result<> listen(const SocketAddress& address, bool tls);
+  void round_end();
+  void flush_log();
+  void maybe_end();
+
+  const unsigned number_;
+  const WorkerOptions options_;
+  Reactor reactor_;
+  std::vector<std::unique_ptr<Listener>> listeners_;
+  std::vector<SocketAddress> bound_;
+  TableHolder* holder_ = nullptr;
+  std::vector<std::unique_ptr<TableHolder>> holders_;
+  std::vector<std::unique_ptr<UpstreamState>> upstreams_;
+  std::vector<std::unique_ptr<Exchange>> all_exchanges_;
+  std::vector<Exchange*> free_exchanges_, returned_exchanges_;
+  std::vector<char> scratch_;
+  std::string compose_;
+  std::unique_ptr<TlsAcceptor> tls_;
+  std::vector<Client*> clients_;
+  std::array<std::uint64_t, 2> random_state_{};
+  std::int64_t date_second_ = -1;
+  std::string date_;
+  std::string log_;
+  std::int64_t log_flushed_ms_ = 0;
+  const std::shared_ptr<Limiter> limiter_;
+  std::unordered_map<std::uint64_t, std::pair<std::uint64_t, std::int64_t>> good_;
+  WorkerCounters counters_;
+  bool draining_ = false;
+  std::atomic<bool> ended_{false};
+  std::thread thread_;
+};
+
+}  // namespace fairlead::ingress
