@@ -27,7 +27,9 @@ Backend* Backend::obtain(Worker& worker, UpstreamState& upstream, const std::sha
     return b;
   }
   std::unique_ptr<Backend> b(new Backend(worker, upstream, endpoint));
-  return b->connect() ? b.release() : nullptr;
+  if (!b->connect()) return nullptr;
+  worker.backend_opened(*b);
+  return b.release();
 }
 
 bool Backend::connect() {
@@ -360,6 +362,7 @@ void Backend::close() {
   closed_ = true;
   worker_.reactor().forget(*this);
   socket_.close();
+  worker_.backend_closed(*this);
   worker_.reactor().bury(std::unique_ptr<Handler>(this));
 }
 

@@ -19,6 +19,8 @@ class Backend final : public Handler, public BackendStream {
   void start(Exchange& exchange);
   bool reused() const { return served_ > 0; }
   void close_idle();  // its endpoint has gone
+  void end() { cancel(); }  // with its worker
+  std::size_t place = 0;  // in the worker's list
 
   void send_body(std::string_view data, bool end, std::string_view trailers) override;
   void send_raw(std::string_view data) override;

@@ -35,7 +35,8 @@ class Client final : public Handler, public Downstream {
   void on_events(std::uint32_t events) override;
   void on_timer() override;
   void on_later() override;
-  void drain();  // the router is ending
+  void drain();  // the router is ending: close when idle
+  void end() { gone(); }
   std::size_t place = 0;  // in the worker's list
 
  private:

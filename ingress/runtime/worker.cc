@@ -12,6 +12,7 @@
 
 #include "base/log.h"
 #include "base/random.h"
+#include "ingress/runtime/backend.h"
 #include "ingress/runtime/client.h"
 #include "ingress/runtime/sockaddr.h"
 
@@ -84,6 +85,8 @@ Worker::Worker(unsigned number, const WorkerOptions& options, std::shared_ptr<Li
 
 Worker::~Worker() {
   join();
+  while (!clients_.empty()) clients_.back()->end();
+  while (!backends_.empty()) backends_.back()->end();
 }
 
 Result<> Worker::listen(const SocketAddress& address, bool tls) {
@@ -237,6 +240,17 @@ void Worker::client_closed(Client& c) {
   clients_[c.place] = clients_.back();
   clients_.pop_back();
   counters_.connections.store(static_cast<std::int64_t>(clients_.size()), std::memory_order_relaxed);
+}
+
+void Worker::backend_opened(Backend& b) {
+  b.place = backends_.size();
+  backends_.push_back(&b);
+}
+
+void Worker::backend_closed(Backend& b) {
+  backends_.back()->place = b.place;
+  backends_[b.place] = backends_.back();
+  backends_.pop_back();
 }
 
 bool Worker::may_accept() const { return !draining_ && clients_.size() < options_.max_connections; }

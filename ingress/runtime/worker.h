@@ -50,6 +50,7 @@ struct alignas(64) WorkerCounters {
   std::atomic<std::int64_t> connections{0};
 };
 
+class Backend;
 class Client;
 class Listener;
 
@@ -97,6 +98,8 @@ class Worker {
   TlsAcceptor& tls() { return *tls_; }
   void client_opened(Client& client);
   void client_closed(Client& client);
+  void backend_opened(Backend& backend);
+  void backend_closed(Backend& backend);
   bool may_accept() const;
   Limiter& limiter() { return *limiter_; }
   // Passwords that have been found good a short time ago, by a digest of everything that they depend on.
@@ -124,6 +127,7 @@ class Worker {
   std::string compose_;
   std::unique_ptr<TlsAcceptor> tls_;
   std::vector<Client*> clients_;
+  std::vector<Backend*> backends_;
   std::array<std::uint64_t, 2> random_state_{};
   std::int64_t date_second_ = -1;
   std::string date_;
