@@ -23,7 +23,6 @@ namespace fairlead {
 namespace {
 
 constexpr std::size_t kStackBytes = 64u << 10;
-constexpr std::size_t kMaxOutput = 64u << 20;
 
 // ---- What runs in the child between clone() and exec. It shares memory with the suspended parent: only system calls, no
 // allocation, no locks, nothing that throws.
@@ -317,7 +316,7 @@ class NoSigpipe {
 };
 
 // Feeds stdin and collects both outputs until all three are closed.
-Result<> talk(Fd in, Fd out, Fd err, std::string_view text, CommandOutput& result, std::chrono::steady_clock::time_point limit) {
+Result<> talk(Fd in, Fd out, Fd err, std::string_view text, CommandOutput& result, std::size_t most_output, std::chrono::steady_clock::time_point limit) {
   const NoSigpipe guard;
   ::fcntl(in.get(), F_SETFL, O_NONBLOCK);
   if (text.empty()) in.reset();
@@ -338,8 +337,8 @@ Result<> talk(Fd in, Fd out, Fd err, std::string_view text, CommandOutput& resul
       const ssize_t n = ::read(fd.get(), buffer.get(), 65536);
       if (n < 0 && errno == EINTR) return {};
       if (n <= 0) return fd.reset(), Result<>{};
-      if (into.size() + static_cast<std::size_t>(n) > kMaxOutput)
-        return fail(ErrorCode::resource_exhausted, "printed more than 64 MiB");
+      if (into.size() + static_cast<std::size_t>(n) > most_output)
+        return fail(ErrorCode::resource_exhausted, "printed more than {} MiB", most_output >> 20);
       into.append(buffer.get(), static_cast<std::size_t>(n));
       return {};
     };
@@ -361,7 +360,7 @@ Result<CommandOutput> run_command(const ProcessOptions& o, std::string_view stdi
   err.write.reset();
   const auto wait = timeout.count() == 0 ? std::chrono::hours(24) : timeout;
   CommandOutput result;
-  auto talked = talk(std::move(in.write), std::move(out.read), std::move(err.read), stdin_text, result,
+  auto talked = talk(std::move(in.write), std::move(out.read), std::move(err.read), stdin_text, result, o.most_output,
                      std::chrono::steady_clock::now() + wait);
   if (!talked) ::syscall(SYS_pidfd_send_signal, started.pidfd.get(), SIGKILL, nullptr, 0);
   FL_TRY(const auto status, reap(started.pidfd.get(), 0));

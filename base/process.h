@@ -33,6 +33,7 @@ struct ProcessOptions {
   bool private_mounts = false;           // a mount namespace of its own; mounts of the host still arrive in it
   bool new_session = false;              // setsid, so that a terminal's Ctrl-C does not reach it
   int death_signal = 0;                  // sent to the child when the thread that started it ends; 0: none
+  std::size_t most_output = 64u << 20;   // of run_command(), bytes of each stream; more is an error
 };
 
 struct ExitStatus {
@@ -65,7 +66,7 @@ struct CommandOutput {
   std::string stdout_text;
   std::string stderr_text;
 };
-// Runs a program to its end and returns what it printed (bounded to 64 MiB each). For tools and tests, not for hot paths.
+// Runs a program to its end and returns what it printed. For tools and tests, not for hot paths.
 // After `timeout` (0: none) it is killed and the error is "timeout". Standard streams in `options` are not used.
 Result<CommandOutput> run_command(const ProcessOptions& options, std::string_view stdin_text = {},
                                   std::chrono::milliseconds timeout = std::chrono::milliseconds(0));

@@ -23,6 +23,7 @@ constexpr int kResourceProblem = 4;  // exit code: locked out, or the kernel was
 // A restore of iptables-nft grows worse than linearly with its length; 1.8.9 is best at about a thousand lines.
 constexpr std::size_t kNftBatch = 1'200;
 constexpr std::size_t kLegacyBatch = 1'000'000;
+constexpr std::size_t kMostOutput = std::size_t{1} << 30;  // 30,000 services with 10 endpoints print about 100 MB
 
 std::string first_line(std::string_view text) { return std::string(text.substr(0, text.find('\n'))); }
 
@@ -100,6 +101,7 @@ class ProcessKernel final : public Kernel {
   Result<CommandOutput> run(const std::vector<std::string>& argv, std::string_view input) {
     ProcessOptions o;
     o.argv = argv;
+    o.most_output = kMostOutput;
     o.netns = fmt::format("/proc/self/fd/{}", ns_.fd());
     return run_command(o, input, kTimeout);
   }
@@ -150,15 +152,16 @@ Result<std::unique_ptr<Kernel>> open_kernel(Backend backend) {
 BackendEvidence look_at(Backend backend) {
   BackendEvidence e;
   for (const std::string_view family : {"iptables", "ip6tables"}) {
-    const auto saved = run_command({.argv = {fmt::format("{}-{}-save", family, to_string(backend))}}, {}, kTimeout);
+    const auto saved = run_command({.argv = {fmt::format("{}-{}-save", family, to_string(backend))}, .most_output = kMostOutput}, {}, kTimeout);
     if (!saved || !saved->status.ok()) continue;  // not installed, or not in this kernel
     e.usable = true;
     for (const Table t : kTables) {
       const auto listing = Listing::parse(saved->stdout_text, t);
       if (!listing) continue;
       for (const auto& [name, chain] : listing->chains()) {
-        e.kubelet |= t == Table::mangle && (name == "KUBE-IPTABLES-HINT" || name == "KUBE-KUBELET-CANARY");
-        e.service_proxy |= t == Table::nat && name == "KUBE-SERVICES";
+        const bool hint = name == "KUBE-IPTABLES-HINT" || name == "KUBE-KUBELET-CANARY";
+        e.kubelet |= t == Table::mangle && hint;
+        e.service_proxy |= name.starts_with("KUBE-") && !hint && name != "KUBE-FIREWALL" && name != "KUBE-MARK-DROP";
         e.rules += chain.rules.size() + (chain.builtin ? 0 : 1);
       }
     }

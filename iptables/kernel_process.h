@@ -28,7 +28,7 @@ Result<std::unique_ptr<Kernel>> open_kernel(Backend backend);
 struct BackendEvidence {
   bool usable = false;
   bool kubelet = false;        // chains of the kubelet are there
-  bool service_proxy = false;  // chains of a service proxy are there
+  bool service_proxy = false;  // chains of a service proxy, in whatever mode, are there
   std::size_t rules = 0;       // rules and chains beyond the builtin ones
 };
 BackendEvidence look_at(Backend backend);

@@ -147,6 +147,7 @@ class Reader {
       FL_CHECK_CTX(option(flag), "{}", flag);
       if (negated_) return fail(ErrorCode::unimplemented, "! {}", flag);
     }
+    if (rule_.recent && (rule_.recent->seconds > 0) != checks_recent_) return fail(ErrorCode::unimplemented, "not how we use the recent match");
     if (rule_.target.kind == Target::Kind::masquerade && !random_fully_) return fail(ErrorCode::unimplemented, "MASQUERADE without --random-fully");
     return std::move(rule_);
   }
@@ -162,6 +163,8 @@ class Reader {
     FL_TRY(const std::string value, flag == "--set" || flag == "--rcheck" || flag == "--reap" || flag == "--rsource" || flag == "--random-fully"
                                         ? Result<std::string>(std::string())
                                         : word("its value"));
+    // Names of ours are plain words.
+    if (flag != "--comment" && value.find_first_of(" \"'\\!") != std::string::npos) return fail(ErrorCode::unimplemented, "{}", value);
     if (flag == "-s" || flag == "-d") return address(flag == "-s" ? rule_.source : rule_.destination, value);
     if (flag == "-i") return rule_.in_interface = Rule::Interface{value, take_negation()}, Result<>{};
     if (flag == "-p") {
@@ -244,12 +247,13 @@ class Reader {
   Result<> probability(const std::string& value) {
     double p = 0;
     const auto r = std::from_chars(value.data(), value.data() + value.size(), p);
-    if (r.ec != std::errc{} || p <= 0 || p > 1) return fail(ErrorCode::invalid_argument, "{}", value);
+    if (r.ec != std::errc{} || !(p > 0 && p <= 1)) return fail(ErrorCode::invalid_argument, "{}", value);
     rule_.probability = static_cast<std::uint32_t>(std::lround(p * kCertain));
-    return {};
+    return rule_.probability ? Result<>{} : Result<>(fail(ErrorCode::unimplemented, "{} is never", value));
   }
   Result<> recent(const std::string& flag, const std::string& value) {
     if (!rule_.recent) rule_.recent.emplace();
+    checks_recent_ |= flag == "--rcheck";
     if (flag == "--name") rule_.recent->name = value;
     if (flag == "--seconds") {
       FL_TRY(rule_.recent->seconds, number<std::uint32_t>(value));
@@ -274,7 +278,7 @@ class Reader {
   std::vector<std::string> words_;
   Family family_;
   std::size_t at_ = 0;
-  bool negated_ = false, random_fully_ = false;
+  bool negated_ = false, random_fully_ = false, checks_recent_ = false;
   Rule rule_;
 };
 

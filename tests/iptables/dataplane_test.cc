@@ -148,7 +148,7 @@ TEST(Dataplane, ARestartWritesDifferencesOnly) {
 // A sequence of changes ends in the rules that its last state gives from nothing, to the last character.
 TEST(Dataplane, HistoryLeavesNoTrace) {
   const auto first = testing::seed();
-  for (auto seed = first; seed < first + 40; ++seed) {
+  for (auto seed = first; seed < first + 15; ++seed) {
     testing::RandomWorld random(seed);
     FakeKernel kernel(random.chance(50) ? kSmallBatch : 1'200);
     auto dataplane = make_dataplane(kernel);

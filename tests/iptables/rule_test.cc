@@ -73,7 +73,8 @@ TEST(Rule, HabitsOfOtherVersionsOfTheToolAreNoDifference) {
 TEST(Rule, WhatIsNoRuleOfOursIsRefusedAndLeftAlone) {
   for (const std::string text : {"-m set --match-set X src -j DROP", "-p icmp -j ACCEPT", "-j MASQUERADE", "-d 10.0.0.1/33 -j X",
                                  "-m comment --comment \"open -j X", "-s", "-m mark --mark 0x1/0x3 -j X", "! -j X", "-j DNAT --to-destination 10.0.0.1",
-                                 "-m statistic --mode random --probability 1.5 -j X", "-m statistic --mode nth --every 3 -j X", "-m tcp --dport 1:2 -j X"}) {
+                                 "-m statistic --mode random --probability 1.5 -j X", "-m statistic --mode nth --every 3 -j X", "-m tcp --dport 1:2 -j X",
+                                 "-m recent --rcheck --name A --mask 255.255.255.255 --rsource -j X", "-j \"a b\"", "-m statistic --mode random --probability 0.0000000001 -j X"}) {
     EXPECT_FALSE(parse_rule(text, Family::v4)) << text;
     EXPECT_EQ(canonical(text, Family::v4), text);
   }
