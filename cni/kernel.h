@@ -4,7 +4,8 @@
 //
 // Links go in two moves. undo() sets a link aside: down, so that nothing passes it and its routes are gone, and into the
 // group kDoomedGroup. settle() deletes that group, whoever put links there: a deletion costs the kernel tens of milliseconds
-// of grace periods, most of them under its one lock, so that of many processes deleting at once one does it for all.
+// of grace periods, most of them under its one lock, so that of many processes deleting at once one does it for all; and
+// where the node agent runs, it does it for everybody (sweep.h).
 #pragma once
 
 #include <memory>

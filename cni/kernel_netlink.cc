@@ -14,6 +14,7 @@
 #include "base/files.h"
 #include "cni/kernel.h"
 #include "cni/nat/nat.h"
+#include "cni/sweep.h"
 #include "netlink/netns.h"
 #include "netlink/rt_socket.h"
 #include "netlink/sysctl.h"
@@ -45,7 +46,7 @@ class NetlinkKernel final : public Kernel {
   }
 
   CniResult<> settle() override {
-    if (!std::exchange(doomed_, false)) return {};
+    if (!std::exchange(doomed_, false) || ask_sweeper()) return {};
     CNI_CHECK(lift(host_.delete_group(kDoomedGroup), Code::kernel));
     return {};
   }
