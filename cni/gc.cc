@@ -25,6 +25,10 @@ void detach_all(Kernel& kernel, LeaseStore* store, const std::set<Owner>& owners
 }  // namespace
 
 CniResult<> detach(Kernel& kernel, LeaseStore* store, const Owner& owner, BootTime now) {
+  Fd lock;
+  if (store != nullptr) {
+    CNI_TRY(lock, store->lock(owner));
+  }
   CNI_TRY(const auto record, read_record(store, owner));
   CNI_CHECK(revert(kernel, detach_steps(owner, record)));
   if (store == nullptr) return {};

@@ -1,3 +1,4 @@
+#include <fcntl.h>
 #include <linux/if_link.h>
 #include <linux/ip.h>
 #include <linux/rtnetlink.h>
@@ -40,7 +41,8 @@ class NetlinkKernel final : public Kernel {
     if (const auto* limit = std::get_if<LimitFromPod>(&step)) return set_aside(limit->ifb);
     if (const auto* nat = std::get_if<AddNat>(&step)) return remove_nat(nat->nat);
     if (const auto* hosts = std::get_if<WriteHosts>(&step)) {
-      if (::unlink(hosts->path.c_str()) != 0 && errno != ENOENT) return cni_fail(Code::io_failure, "remove {}: {}", hosts->path, std::strerror(errno));
+      for (const std::string& file : {hosts->path, unfinished(hosts->path)})
+        if (::unlink(file.c_str()) != 0 && errno != ENOENT) return cni_fail(Code::io_failure, "remove {}: {}", file, std::strerror(errno));
     }
     return {};
   }
@@ -343,7 +345,19 @@ class NetlinkKernel final : public Kernel {
 
   CniResult<> apply_one(const WriteHosts& s) {
     CNI_CHECK(lift(make_dirs(s.path.substr(0, s.path.rfind('/'))), Code::io_failure));
-    return lift(write_file_atomic(s.path, s.text), Code::io_failure);
+    const std::string file = unfinished(s.path);
+    const auto failed = [](const std::string& what) { return cni_fail(Code::io_failure, "{}: {}", what, std::strerror(errno)); };
+    const Fd fd(::open(file.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
+    if (!fd) return failed("create " + file);
+    if (::write(fd.get(), s.text.data(), s.text.size()) != static_cast<ssize_t>(s.text.size())) return failed("write " + file);
+    if (::rename(file.c_str(), s.path.c_str()) != 0) return failed("rename " + file);
+    return {};
+  }
+
+  // A name that can be found again after a kill, and that readers of the folder (dnsmasq) pass over.
+  static std::string unfinished(const std::string& path) {
+    const auto at = path.rfind('/') + 1;
+    return path.substr(0, at) + "." + path.substr(at);
   }
 
   // The kernel's link watcher runs a moment after a link has come up, and only then does the link take packets; a reader of

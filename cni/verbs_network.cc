@@ -22,6 +22,7 @@ CniResult<AttachPlan> lease_and_plan(const Services& s, LeaseStore& store, const
 CniResult<std::string> add_with_own_addresses(const Services& s, const Request& r, const NetConf& c) {
   CNI_TRY(auto kernel, s.open_kernel(r.netns));
   CNI_TRY(auto store, open_store(s, c));
+  CNI_TRY(const Fd lock, store.lock(owner_of(r)));
   CNI_TRY(const auto plan, lease_and_plan(s, store, r, c));
   auto undo = on_exit([&] { (void)give_back(s, store, owner_of(r)); });
   CNI_CHECK(with_orphans_freed(s, store, c, Code::port_taken, [&] { return execute(*kernel, plan.steps); }));
@@ -39,10 +40,9 @@ CniResult<Attachment> delegated_addresses(const Services& s, const Request& r, c
   return std::move(*a);
 }
 
-CniResult<> record(const Services& s, const Request& r, const NetConf& c, const AttachPlan& plan) {
+CniResult<> record(LeaseStore& store, const Request& r, const AttachPlan& plan) {
   const auto text = to_text(record_of(plan));
   if (text.empty()) return {};
-  CNI_TRY(auto store, open_store(s, c));
   const auto work = [&](LeaseBook& b) { return lift(b.set_record(owner_of(r), text), Code::io_failure); };
   return store.write(work);
 }
@@ -50,19 +50,21 @@ CniResult<> record(const Services& s, const Request& r, const NetConf& c, const 
 // The link comes first: dhcp talks over it. What the addresses need is put on it afterwards.
 CniResult<std::string> add_with_delegated_addresses(const Services& s, const Request& r, const NetConf& c) {
   CNI_TRY(auto kernel, s.open_kernel(r.netns));
+  CNI_TRY(auto store, open_store(s, c));
+  CNI_TRY(const Fd lock, store.lock(owner_of(r)));
   CNI_TRY(const auto link, link_plan(c, r));
   CNI_CHECK(execute(*kernel, link.steps));
   auto take_away = on_exit([&] {
     (void)s.delegate(c.ipam.type, r, Verb::del, c.text);
     (void)revert(*kernel, link.steps);
-    if (auto store = existing_store(s, c); store && *store) (void)give_back(s, **store, owner_of(r));
+    (void)give_back(s, store, owner_of(r));
   });
   CNI_TRY(const auto got, delegated_addresses(s, r, c));
   NetConf with_dns = c;
   if (!got.dns.empty()) with_dns.ipam.dns = got.dns;
   CNI_TRY(auto plan, attach_plan(with_dns, r, got.ips, got.routes));
   std::erase_if(plan.steps, [](const Step& step) { return std::holds_alternative<CreateVeth>(step); });
-  CNI_CHECK(record(s, r, c, plan));
+  CNI_CHECK(record(store, r, plan));
   CNI_CHECK(execute(*kernel, plan.steps));
   take_away.dismiss();
   return text_of(plan.attachment, c.version);

@@ -1,12 +1,15 @@
 #include "cni/ipam/lmdb_book.h"
 
+#include <fcntl.h>
 #include <lmdb.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <thread>
 
 #include "base/files.h"
 #include "base/scope_guard.h"
@@ -243,6 +246,26 @@ CniResult<std::optional<LeaseStore>> LeaseStore::open_existing(const std::string
   if (!path_exists(path)) return std::optional<LeaseStore>();
   CNI_TRY(auto s, open_path(path));
   return std::optional<LeaseStore>(std::move(s));
+}
+
+CniResult<Fd> LeaseStore::lock(const Owner& owner) const {
+  using namespace std::chrono_literals;
+  Fd fd(::open(path_.c_str(), O_RDWR | O_CLOEXEC));
+  if (!fd) return cni_fail(Code::io_failure, "open {}: {}", path_, std::strerror(errno));
+  // One byte per owner, far behind what the file will ever hold; LMDB locks another file.
+  struct flock l {};
+  l.l_type = F_WRLCK;
+  l.l_whence = SEEK_SET;
+  l.l_start = static_cast<off_t>((1ull << 40) + (std::hash<std::string>{}(owner.container_id + '\0' + owner.ifname) & 0xffffffffffull));
+  l.l_len = 1;
+  const auto until = std::chrono::steady_clock::now() + 10s;
+  for (auto pause = 100us;; pause = std::min(pause * 2, std::chrono::microseconds(10ms))) {
+    if (::fcntl(fd.get(), F_OFD_SETLK, &l) == 0) return fd;
+    if (errno != EAGAIN && errno != EACCES && errno != EINTR) return cni_fail(Code::io_failure, "lock {}: {}", path_, std::strerror(errno));
+    if (std::chrono::steady_clock::now() > until)
+      return cni_fail(Code::try_again_later, "container {} interface {} has been attached or detached by another process for 10 s", owner.container_id, owner.ifname);
+    std::this_thread::sleep_for(pause);
+  }
 }
 
 CniResult<> LeaseStore::transact(bool write, const std::function<CniResult<>(LeaseBook&)>& work) {

@@ -18,6 +18,7 @@
 #include <memory>
 #include <string>
 
+#include "base/fd.h"
 #include "cni/ipam/leases.h"
 
 struct MDB_env;
@@ -60,6 +61,10 @@ class LeaseStore {
     return out;
   }
   CniResult<std::vector<Lease>> all();
+  // Keeps everybody else from attaching or detaching this container until the descriptor is closed, also by a kill. A runtime
+  // that died leaves its ADD running, and the next one calls DEL: that must come after, or what the ADD does then has no owner.
+  // try_again_later when somebody holds it for 10 s.
+  CniResult<Fd> lock(const Owner& owner) const;
   const std::string& path() const { return path_; }
 
  private:

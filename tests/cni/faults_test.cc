@@ -73,7 +73,7 @@ class Faults : public testing::TestWithParam<const char*> {
 
   // Each pod has host ports of its own: a forgotten one keeps them for a minute.
   std::string conf(const std::string& id) const {
-    const int port = 20000 + static_cast<int>(std::hash<std::string>{}(id) % 40000);
+    const int port = 20000 + static_cast<int>(ports_.emplace(id, ports_.size()).first->second);
     return fmt::format(R"({{"cniVersion":"1.1.0","name":"pods","type":"fairlead-cni","wiring":"{0}","hairpinMode":true,"ipMasq":true,"sysctl":{{"net.ipv4.conf.IFNAME.arp_filter":"1"}},
       "ipam":{{"ranges":[[{{"subnet":"10.244.0.0/16"}}],[{{"subnet":"fd00:10:244::/64"}}]],"dataDir":"{1}"}},
       "hostsDir":"{1}/hosts","runtimeConfig":{{"aliases":["db"],"portMappings":[{{"HostPort":{2},"ContainerPort":80,"Protocol":"tcp"}},{{"HostPort":{2},"ContainerPort":53,"Protocol":"udp","HostIP":"127.0.0.1"}}],"bandwidth":{{"IngressRate":8000000,"IngressBurst":800000,"EgressRate":8000000,"EgressBurst":800000}}}}}})", GetParam(), folder_, port);
@@ -81,39 +81,12 @@ class Faults : public testing::TestWithParam<const char*> {
   PluginCall call(const std::string& id, const NetNs& pod, Services s = real_services()) const {
     return {.host_fd = host_->fd(), .id = id, .netns = path_of(pod), .conf = conf(id), .services = std::move(s)};
   }
-  // Nothing of any pod is left: links, routes, qdiscs go with links, leases.
-  std::string leftovers() {
-    std::string out;
-    const auto links = rt_->links();
-    const auto routes = rt_->routes({.protocol = netlink::kRouteProtocol});
-    for (const auto& l : *links)
-      if (l.name != "lo" && l.name != "fairlead0") out += "link " + l.name + "; ";
-    for (const auto& r : *routes) out += "route " + r.to_string() + "; ";
-    EXPECT_TRUE(netlink::run_in_netns(host_->fd(), [&] {
-      auto kernel = nftables::open_kernel();
-      for (const Family f : {Family::v4, Family::v6}) {
-        const auto table = (*kernel)->list(f, kPodTable);
-        ASSERT_TRUE(table.has_value());
-        if (*table)
-          for (const auto& [name, set] : (*table)->sets)
-            if (!set.elements.empty()) out += fmt::format("{} elements of {}; ", set.elements.size(), name);
-      }
-      auto store = LeaseStore::open_existing(folder_, "pods", *current_scope());
-      if (!store || !*store) return;
-      const auto records = (*store)->read([](LeaseBook& b) { return lift(b.recorded(), Code::io_failure); });
-      ASSERT_TRUE(records.has_value());
-      for (const auto& o : *records) out += "record of " + o.container_id + "; ";
-      const auto all = (*store)->all();
-      ASSERT_TRUE(all.has_value());
-      for (const auto& l : *all)
-        if (!l.released) out += "lease " + l.ip.to_string() + "; ";
-    }));
-    return out;
-  }
+  std::string leftovers() { return cni::leftovers(*host_, folder_, "pods", folder_ + "/hosts/pods"); }
 
   std::optional<NetNs> host_;
   std::optional<RtSocket> rt_;
   std::string folder_;
+  mutable std::map<std::string, std::size_t> ports_;
 };
 
 TEST_P(Faults, AFailedAddLeavesNothingByItself) {
@@ -183,12 +156,12 @@ TEST_P(Faults, RandomKillsLeaveNothing) {
     const NetNs pod = *NetNs::create();
     const std::string id = fmt::format("pod{}", n), netns = path_of(pod);
     const auto start = [&](const char* verb, std::optional<std::chrono::microseconds> kill_after) {
+      const std::string text = conf(id);
       const pid_t child = ::fork();
       if (child == 0) {
         ::setns(host_->fd(), CLONE_NEWNET);
         int fds[2];
         if (::pipe(fds) != 0) ::_exit(8);
-        const std::string text = conf(id);
         if (::write(fds[1], text.data(), text.size()) != static_cast<ssize_t>(text.size())) ::_exit(8);
         ::close(fds[1]);
         ::dup2(fds[0], 0);

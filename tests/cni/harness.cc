@@ -7,7 +7,12 @@
 #include <boost/json/serialize.hpp>
 #include <boost/json/object.hpp>
 
+#include <filesystem>
+
 #include "base/fd.h"
+#include "cni/nat/layout.h"
+#include "netlink/rt_socket.h"
+#include "nftables/kernel_netlink.h"
 
 namespace fairlead::cni {
 
@@ -93,6 +98,38 @@ Fd socket_in(const NetNs& ns, int family, int type, int wait_ms = 1000) {
 Fd udp_in(const NetNs& ns, int family) { return socket_in(ns, family, SOCK_DGRAM); }
 
 }  // namespace
+
+std::string leftovers(const NetNs& host, const std::string& data_dir, const std::string& network, const std::string& hosts_dir) {
+  std::string out;
+  auto rt = *netlink::RtSocket::open_in(host.fd());
+  const auto links = rt.links();
+  const auto routes = rt.routes({.protocol = netlink::kRouteProtocol});
+  for (const auto& l : *links)
+    if (l.name != "lo" && l.kind != "bridge") out += "link " + l.name + "; ";
+  for (const auto& r : *routes) out += "route " + r.to_string() + "; ";
+  std::error_code ec;
+  for (std::filesystem::directory_iterator it(hosts_dir, ec), end; !ec && it != end; it.increment(ec)) out += "file " + it->path().string() + "; ";
+  EXPECT_TRUE(netlink::run_in_netns(host.fd(), [&] {
+    auto kernel = nftables::open_kernel();
+    for (const Family f : {Family::v4, Family::v6}) {
+      const auto table = (*kernel)->list(f, kPodTable);
+      ASSERT_TRUE(table.has_value());
+      if (*table)
+        for (const auto& [name, set] : (*table)->sets)
+          if (!set.elements.empty()) out += fmt::format("{} elements of {}; ", set.elements.size(), name);
+    }
+    auto store = LeaseStore::open_existing(data_dir, network, *current_scope());
+    if (!store || !*store) return;
+    const auto records = (*store)->read([](LeaseBook& b) { return lift(b.recorded(), Code::io_failure); });
+    ASSERT_TRUE(records.has_value());
+    for (const auto& o : *records) out += "record of " + o.container_id + "; ";
+    const auto all = (*store)->all();
+    ASSERT_TRUE(all.has_value());
+    for (const auto& l : *all)
+      if (!l.released) out += "lease " + l.ip.to_string() + "; ";
+  }));
+  return out;
+}
 
 std::string exchange(const NetNs& client, const NetNs& server, const IpAddress& ip, std::uint16_t to_port, const IpAddress* server_ip, std::uint16_t server_port) {
   const Socket to = socket_address(ip, to_port), at = socket_address(server_ip ? *server_ip : ip, server_port);

@@ -27,6 +27,10 @@ Attachment attachment_of(const std::string& out);
 // The configuration of the first plugin of a list, as libcni passes it on.
 std::string plugin_conf(const std::string& conflist);
 
+// What is left of any pod on the host: links, routes, elements of tables, leases, records, files. Empty when all is gone; a
+// bridge and a VLAN's gateway are shared and stay.
+std::string leftovers(const netlink::NetNs& host, const std::string& data_dir, const std::string& network, const std::string& hosts_dir);
+
 // One datagram there and back; the address the server saw, or what went wrong. `to_port` may differ from where the server listens.
 std::string exchange(const netlink::NetNs& client, const netlink::NetNs& server, const IpAddress& ip, std::uint16_t to_port = 9000,
                      const IpAddress* server_ip = nullptr, std::uint16_t server_port = 9000);

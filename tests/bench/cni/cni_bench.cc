@@ -1,5 +1,6 @@
 // The plugin as a runtime meets it: a process per call, timed from start to exit, beside the reference plugins on the same
-// machine in the same run (interleaved, so that both see the same noise). Needs root; everything happens in namespaces of its own.
+// machine in the same run (interleaved, so that both see the same noise). Each plugin has a host namespace of its own, so
+// that a node with a thousand pods is what it says. Needs root.
 //
 //   cni_bench [--pods N] [--crowd N] [--parallel N]        FAIRLEAD_BIN: folder of fairlead-cni
 #include <fcntl.h>
@@ -20,6 +21,7 @@
 #include <vector>
 
 #include "base/fd.h"
+#include "cni/agent/sweeper.h"
 #include "netlink/netns.h"
 
 namespace {
@@ -29,6 +31,8 @@ using fairlead::netlink::NetNs;
 
 struct Plugin {
   std::string name, program, conf;
+  NetNs host;
+  bool agent;   // the node agent runs there and deletes links
 };
 
 double now_ms() {
@@ -53,6 +57,7 @@ Call start(const Plugin& p, const char* verb, const std::string& id, const NetNs
   ::posix_spawn_file_actions_init(&a);
   ::posix_spawn_file_actions_adddup2(&a, conf_fd, 0);
   ::posix_spawn_file_actions_addopen(&a, 1, "/dev/null", O_WRONLY, 0);
+  if (::setns(p.host.fd(), CLONE_NEWNET) != 0) std::exit(1);
   Call c{.started = now_ms()};
   const int err = ::posix_spawn(&c.pid, p.program.c_str(), &a, nullptr, argv, envp.data());
   ::posix_spawn_file_actions_destroy(&a);
@@ -90,14 +95,28 @@ double once(const Plugin& p, const char* verb, const std::string& id, const NetN
 
 void print(const std::string& what, const std::string& who, std::vector<double> t) {
   std::sort(t.begin(), t.end());
-  std::printf("| %-34s | %-22s | %7.2f | %7.2f | %7.2f |\n", what.c_str(), who.c_str(), t[t.size() / 2], t[t.size() * 9 / 10], t.front());
+  std::printf("| %-34s | %-29s | %7.2f | %7.2f | %7.2f |\n", what.c_str(), who.c_str(), t[t.size() / 2], t[t.size() * 9 / 10], t.front());
   std::fflush(stdout);
 }
 
 struct Side {
   Plugin plugin;
+  std::unique_ptr<fairlead::cni::LinkSweeper> sweeper;
   std::vector<std::unique_ptr<NetNs>> crowd;
 };
+
+Side make_side(std::string name, std::string program, std::string conf, bool agent) {
+  Side s{{std::move(name), std::move(program), std::move(conf), *NetNs::create(), agent}, nullptr, {}};
+  if (!agent) return s;
+  if (::setns(s.plugin.host.fd(), CLONE_NEWNET) != 0) std::exit(1);
+  auto started = fairlead::cni::LinkSweeper::start();
+  if (!started) {
+    std::fprintf(stderr, "%s\n", started.error().message.c_str());
+    std::exit(1);
+  }
+  s.sweeper = std::move(*started);
+  return s;
+}
 
 std::unique_ptr<NetNs> fresh() { return std::make_unique<NetNs>(std::move(*NetNs::create())); }
 
@@ -158,28 +177,25 @@ int main(int argc, char** argv) {
   rlimit files{65536, 65536};
   ::setrlimit(RLIMIT_NOFILE, &files);
   const std::string data = fmt::format("/run/cni-bench-{}", getpid());
-  const auto conf = [&](const char* wiring) {
-    return fmt::format(R"({{"cniVersion":"1.0.0","name":"{0}","type":"fairlead-cni","wiring":"{0}","ipam":{{"ranges":[[{{"subnet":"10.{1}.0.0/16"}}]],"dataDir":"{2}"}}}})", wiring,
-                       std::strcmp(wiring, "routed") == 0 ? 1 : 2, data);
+  const auto conf = [&](const char* wiring, bool agent) {
+    return fmt::format(R"({{"cniVersion":"1.0.0","name":"{0}","type":"fairlead-cni","wiring":"{0}","ipam":{{"ranges":[[{{"subnet":"10.1.0.0/16"}}]],"dataDir":"{1}/{2}"}}}})", wiring, data, agent);
   };
   std::vector<Side> sides;
-  sides.push_back({{"fairlead-cni routed", ours, conf("routed")}, {}});
-  sides.push_back({{"fairlead-cni bridge", ours, conf("bridge")}, {}});
+  for (const char* wiring : {"routed", "bridge"})
+    for (const bool agent : {true, false})
+      sides.push_back(make_side(fmt::format("fairlead-cni {}{}", wiring, agent ? "" : ", no agent"), ours, conf(wiring, agent), agent));
   if (std::filesystem::exists("/usr/lib/cni/bridge"))
-    sides.push_back({{"bridge + host-local", "/usr/lib/cni/bridge",
-                      fmt::format(R"({{"cniVersion":"1.0.0","name":"ref","type":"bridge","bridge":"cni0","isGateway":true,"ipam":{{"type":"host-local","ranges":[[{{"subnet":"10.3.0.0/16"}}]],"routes":[{{"dst":"0.0.0.0/0"}}],"dataDir":"{}/ref"}}}})", data)},
-                     {}});
+    sides.push_back(make_side("bridge + host-local", "/usr/lib/cni/bridge",
+                              fmt::format(R"({{"cniVersion":"1.0.0","name":"ref","type":"bridge","bridge":"cni0","isGateway":true,"ipam":{{"type":"host-local","ranges":[[{{"subnet":"10.3.0.0/16"}}]],"routes":[{{"dst":"0.0.0.0/0"}}],"dataDir":"{}/ref"}}}})", data), false));
   else
     std::fprintf(stderr, "no /usr/lib/cni/bridge (package containernetworking-plugins): only our own figures\n");
-  const NetNs host = *NetNs::create();
-  if (::setns(host.fd(), CLONE_NEWNET) != 0) return 1;
   for (auto& s : sides) once(s.plugin, "VERSION", "warm", *fresh());
-  std::printf("| what (ms per call)                 | plugin                 |     p50 |     p90 |     min |\n|---|---|---|---|---|\n");
+  std::printf("| what (ms per call)                 | plugin                        |     p50 |     p90 |     min |\n|---|---|---|---|---|\n");
   measure(sides, "empty node", pods);
   for (std::size_t s = 0; s < sides.size(); ++s) parallel(sides[s], at_once, static_cast<int>(s));
   if (crowd > 0) {
     for (std::size_t s = 0; s < sides.size(); ++s) fill(sides[s], crowd, static_cast<int>(s));
-    measure(sides, fmt::format("{} pods of each on the node", crowd), pods);
+    measure(sides, fmt::format("{} pods on the node", crowd), pods);
   }
   std::filesystem::remove_all(data);
   return 0;
