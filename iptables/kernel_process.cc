@@ -74,7 +74,8 @@ class ProcessKernel final : public Kernel {
     const std::vector<std::string> argv{tool(family, "restore"), "--noflush", "-w", kLockWait};
     FL_TRY(const auto out, run(argv, input));
     if (out.status.ok()) return true;
-    if (out.status.code == 1) return false;
+    // 1: no such rule; 2: no such chain to jump to.
+    if (out.status.code == 1 || out.status.code == 2) return false;
     return failed(argv[0], out, input);
   }
 

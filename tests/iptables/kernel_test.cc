@@ -82,9 +82,18 @@ TEST_P(Tool, PrintsWhatWasWritten) {
     const auto again = sync(*kernel, f, set, owns);
     ASSERT_TRUE(again) << again.error().message;
     EXPECT_EQ(*again, 0u);
-    EXPECT_TRUE(*kernel->holds(f, set.hooks));
+    const auto holds = [&] {
+      const auto held = kernel->holds(f, set.hooks);
+      if (!held) ADD_FAILURE() << held.error().message;
+      return held.value_or(false);
+    };
+    EXPECT_TRUE(holds());
+    ASSERT_TRUE(kernel->restore(f, "*filter\n-D FORWARD " + set.hooks[2].rule + "\nCOMMIT\n"));
+    EXPECT_FALSE(holds());
+    ASSERT_TRUE(sync(*kernel, f, set, owns));
+    EXPECT_TRUE(holds());
     ASSERT_TRUE(sync(*kernel, f, RuleSet{}, owns));
-    EXPECT_FALSE(*kernel->holds(f, set.hooks));
+    EXPECT_FALSE(holds());
     const auto left = save_all(*kernel, f);
     ASSERT_TRUE(left);
     for (const auto& [table, listing] : *left)

@@ -3,10 +3,10 @@
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <netinet/in.h>
-#include <sys/socket.h>
 
+#include <atomic>
 #include <map>
+#include <thread>
 
 #include "iptables/dataplane.h"
 #include "iptables/names.h"
@@ -133,6 +133,33 @@ TEST_P(Traffic, ConnectionsOutliveChangesAndNewOnesFollowThem) {
   delta.relist = true;
   ASSERT_TRUE(dataplane->apply(delta));
   EXPECT_EQ(answers()->server.ip, ip("10.244.0.3"));
+}
+
+TEST_P(Traffic, AFlushIsNoticed) {
+  testnet::Namespace ns;
+  std::unique_ptr<proxy::Dataplane> dataplane;
+  ns.in([&] {
+    Options options;
+    options.backend = GetParam();
+    options.check_interval = std::chrono::milliseconds(20);
+    auto r = open_dataplane(options);
+    ASSERT_TRUE(r) << r.error().message;
+    dataplane = std::move(*r);
+  });
+  const proxy::Plan p = plan(world());
+  ASSERT_TRUE(dataplane->apply(p.full_delta()));
+  std::atomic<int> heard{0};
+  dataplane->on_foreign_change([&] { ++heard; });
+  std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  EXPECT_EQ(heard, 0) << "nothing has happened yet";
+  (void)ns.sh(fmt::format("iptables-{0} -t nat -F; iptables-{0} -t nat -X", to_string(GetParam())));
+  for (int i = 0; i < 3'000 && heard == 0; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  EXPECT_GT(heard, 0);
+  dataplane->on_foreign_change({});
+  ASSERT_TRUE(dataplane->apply(p.full_delta()));
+  const auto drift = dataplane->verify(p);
+  ASSERT_TRUE(drift);
+  EXPECT_THAT(*drift, ::testing::IsEmpty());
 }
 
 // Hundreds of connections against the shares that the weights ask for.
