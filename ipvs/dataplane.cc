@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <chrono>
 
+#include "base/log.h"
 #include "ipvs/host.h"
 #include "ipvs/kernel_fake.h"
 #include "ipvs/kernel_netlink.h"
@@ -38,6 +40,7 @@ class DryRun final : public Kernel {
   }
   Result<std::vector<Counters>> counters(Family) override { return std::vector<Counters>{}; }
   Result<bool> has_scheduler(const std::string& name) override { return real_.has_scheduler(name); }
+  Result<> watch(std::function<void()>) override { return {}; }
   std::vector<Drift> steps;
 
  private:
@@ -54,21 +57,27 @@ class IpvsDataplane final : public proxy::Dataplane {
       : kernel_(kernel), options_(options), syncs_{FamilySync(Family::v4, kernel, options), FamilySync(Family::v6, kernel, options)} {}
   IpvsDataplane(std::unique_ptr<Kernel> kernel, const Options& options) : IpvsDataplane(*kernel, options) { owned_ = std::move(kernel); }
 
+  ~IpvsDataplane() override {
+    if (watching_) [[maybe_unused]] const auto r = kernel_.watch({});
+  }
+
   std::string_view name() const override { return "ipvs"; }
 
   Result<ApplyReport> apply(const PlanDelta& delta) override {
     const auto start = std::chrono::steady_clock::now();
     ApplyReport report;
     std::optional<Error> first;
+    const bool distrust = foreign_.exchange(false) || delta.relist;
     for (std::size_t i = 0; i < syncs_.size(); ++i) {
       auto& s = syncs_[i];
-      if (delta.relist) s.distrust();
+      if (distrust) s.distrust();
       auto done = delta.global->enabled(s.family()) ? s.apply(delta, report) : drop_family(i);
       if (!done && !first) first = std::move(done).error().with("{}", fairlead::to_string(s.family()));
     }
     report.services = std::max(report.services, delta.services.size());
     report.duration = std::chrono::steady_clock::now() - start;
     if (first) return fail(std::move(*first));
+    if (handler_ && !watching_) start_watching();
     return report;
   }
 
@@ -124,9 +133,22 @@ class IpvsDataplane final : public proxy::Dataplane {
     return out;
   }
 
-  void on_foreign_change(std::function<void()>) override {}
+  void on_foreign_change(std::function<void()> handler) override {
+    if (watching_) [[maybe_unused]] const auto r = kernel_.watch({});
+    watching_ = false;
+    handler_ = std::move(handler);
+  }
 
  private:
+  void start_watching() {
+    const auto r = kernel_.watch([this] {
+      foreign_ = true;
+      handler_();
+    });
+    watching_ = r.has_value();
+    if (!watching_) log::warn("ipvs: changes of addresses will be noticed late: {}", r.error().message);
+  }
+
   // The node's addresses are not known where rules are only printed: those that are named, else one for all of them.
   static std::vector<IpAddress> addresses_for_print(const proxy::GlobalPlan& g, Family f) {
     std::vector<IpAddress> out;
@@ -150,6 +172,9 @@ class IpvsDataplane final : public proxy::Dataplane {
   const Options options_;
   std::array<FamilySync, 2> syncs_;
   std::array<bool, 2> active_{true, true};
+  std::atomic<bool> foreign_{false};
+  std::function<void()> handler_;
+  bool watching_ = false;
 };
 
 }  // namespace
@@ -159,13 +184,13 @@ std::unique_ptr<proxy::Dataplane> make_dataplane(Kernel& kernel, const Options& 
 }
 
 Result<std::unique_ptr<proxy::Dataplane>> open_installed(const Options& options) {
-  FL_TRY(auto kernel, open_kernel());
+  FL_TRY(auto kernel, open_kernel(options.iptables_backend));
   return std::unique_ptr<proxy::Dataplane>(new IpvsDataplane(std::move(kernel), options));
 }
 
 Result<std::unique_ptr<proxy::Dataplane>> open_dataplane(const Options& options) {
   FL_CHECK(load_modules());
-  FL_TRY(auto kernel, open_kernel());
+  FL_TRY(auto kernel, open_kernel(options.iptables_backend));
   FL_CHECK(set_up_host(options.strict_arp));
   FL_TRY(const bool has, kernel->has_scheduler(options.scheduler));
   if (!has)

@@ -1,8 +1,8 @@
 // The IPVS dataplane: proxy::Dataplane over one FamilySync per enabled family. See layout.h for where packets meet what, and
 // docs/dataplanes/ipvs.md for what it does differently from the others.
 //
-// IPVS and ipset announce no changes, so on_foreign_change() never fires: the runner compares everything every sync period
-// instead, as kube-proxy does. That is also when new addresses of the node begin to take NodePorts.
+// The kernel announces only changes of addresses: of the node, which then begin or end to take NodePorts, and of the dummy link.
+// IPVS and ipset announce nothing, so the runner compares everything every sync period as well, as kube-proxy does.
 #pragma once
 
 #include <memory>

@@ -3,10 +3,11 @@
 //
 // Nothing here is a transaction: commit() carries the operations out in order and stops at the first that fails for good, so
 // after an error a part may be in effect and the caller must list() before it goes on. Transient refusals (EBUSY, ENOBUFS, EINTR,
-// EAGAIN, ENOMEM) are retried inside. Threads: one at a time.
+// EAGAIN, ENOMEM) are retried inside. Threads: one at a time, except that the watch's handler is called from any thread.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -35,6 +36,8 @@ class Kernel {
   virtual Result<std::vector<Counters>> counters(Family family) = 0;
   // Whether the kernel has it or can load it.
   virtual Result<bool> has_scheduler(const std::string& name) = 0;
+  // Calls `handler` when addresses of the node come or go, or somebody takes the link away. An empty handler ends it.
+  virtual Result<> watch(std::function<void()> handler) = 0;
 };
 
 }  // namespace fairlead::ipvs

@@ -3,6 +3,7 @@
 // Tests make it fail at any call or in the middle of one, open connections, and let "somebody else" change things.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <optional>
 #include <set>
@@ -24,8 +25,18 @@ class FakeKernel final : public Kernel {
   Result<std::vector<Counters>> counters(Family family) override;
   Result<bool> has_scheduler(const std::string& name) override { return schedulers.contains(name); }
 
+  Result<> watch(std::function<void()> handler) override {
+    handler_ = std::move(handler);
+    return {};
+  }
+
   State& state(Family f) { return states_[f]; }
   void open_connections(const ServerKey& key, const SocketAddress& real, std::uint64_t n);
+
+  // What the kernel would announce: an address of the node, or of the link, came or went.
+  void announce() {
+    if (handler_) handler_();
+  }
 
   // The n-th step from now (1 is the next) fails once. A step is a listing or one operation of a commit; what was done before
   // it stays. With `after` set, the operation takes effect before it fails.
@@ -49,6 +60,7 @@ class FakeKernel final : public Kernel {
   Error failure_;
   std::size_t lists_ = 0, operations_ = 0;
   std::vector<Op> history_;
+  std::function<void()> handler_;
 };
 
 }  // namespace fairlead::ipvs

@@ -1,7 +1,7 @@
 #include "ipvs/kernel_netlink.h"
 
-#include <linux/netfilter/ipset/ip_set.h>
 #include <linux/netlink.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -10,9 +10,12 @@
 
 #include "iptables/kernel_process.h"
 #include "iptables/model.h"
+#include "ipvs/address_watch.h"
 #include "ipvs/layout.h"
+#include "ipvs/retry.h"
 #include "ipvs/text.h"
 #include "ipvs/wire.h"
+#include "netlink/netns.h"
 #include "netlink/rt_socket.h"
 #include "netlink/socket.h"
 
@@ -24,48 +27,19 @@ using netlink::MessageView;
 using netlink::RtSocket;
 using netlink::Socket;
 
-constexpr int kTries = 9;  // pauses of 1, 2, 4 ... 128 ms between them
 constexpr std::size_t kLongestScheduler = 15;
 const ServerKey kProbe{Protocol::tcp, {IpAddress::v4(198, 51, 100, 0), 20000}};  // documentation address, RFC 5737
 
-bool transient(const Error& e) {
-  switch (e.sys_errno) {
-    case EBUSY:
-    case ENOBUFS:
-    case EINTR:
-    case EAGAIN:
-    case ENOMEM:
-    case IPSET_ERR_BUSY:  // rules that used the set are still being freed
-    case IPSET_ERR_REFERENCED: return true;
-    default: return false;
-  }
-}
-
-Error explained(Error e) {
-  switch (e.sys_errno) {
-    case IPSET_ERR_FIND_TYPE: e.message += " (this kernel has no such type of set)"; break;
-    case IPSET_ERR_MAX_SETS: e.message += " (too many sets)"; break;
-    case IPSET_ERR_BUSY:
-    case IPSET_ERR_REFERENCED: e.message += " (the set is in use)"; break;
-    case IPSET_ERR_EXIST: e.message += " (it exists, and is different)"; break;
-    case IPSET_ERR_TYPE_SPECIFIC: e.message += " (the set is full)"; break;
-    default: break;
-  }
-  return e;
-}
-
-bool gone(const Error& e) {
-  return e.sys_errno == ENOENT || e.sys_errno == ESRCH || e.sys_errno == EADDRNOTAVAIL || e.code == ErrorCode::not_found;
-}
-
 class NetlinkKernel final : public Kernel {
  public:
-  NetlinkKernel(Socket genl, Socket nf, RtSocket rt, std::uint16_t type, std::unique_ptr<iptables::Kernel> tables)
-      : genl_(std::move(genl)), nf_(std::move(nf)), rt_(std::move(rt)), type_(type), tables_(std::move(tables)) {}
+  NetlinkKernel(netlink::NetNs ns, Socket genl, Socket nf, RtSocket rt, std::uint16_t type, std::unique_ptr<iptables::Kernel> tables)
+      : ns_(std::move(ns)), genl_(std::move(genl)), nf_(std::move(nf)), rt_(std::move(rt)), type_(type), tables_(std::move(tables)) {}
 
   Result<State> list(Family family) override {
     State s;
     s.family = family;
+    // A kernel without IPv6 holds nothing of it, and its tools fail.
+    if (family == Family::v6 && ::access("/proc/sys/net/ipv6", F_OK) != 0) return s;
     FL_CHECK(list_addresses(s));
     FL_CHECK(list_sets(s));
     FL_TRY(const auto rules, list_rules(family));
@@ -74,7 +48,7 @@ class NetlinkKernel final : public Kernel {
     FL_TRY(const auto seen, dump_servers(family));
     for (const auto& one : seen) {
       auto real = real_servers(one.server.key);
-      if (!real && gone(real.error())) continue;  // meanwhile
+      if (!real && is_gone(real.error())) continue;  // meanwhile
       if (!real) return fail(std::move(real).error());
       s.servers[one.server.key] = {one.server, std::move(*real)};
     }
@@ -97,7 +71,7 @@ class NetlinkKernel final : public Kernel {
       while (end < ops.size() && way_of(ops[end]) == way_of(ops[i])) ++end;
       const std::span<const Op> run(ops.data() + i, end - i);
       switch (way_of(ops[i])) {
-        case Way::ipvs: FL_CHECK(send(genl_, run, report, [this](const Op& op, bool again) { return ipvs_message(op, again); })); break;
+        case Way::ipvs: FL_CHECK(send(genl_, run, report, [this](const Op& op, bool edit) { return ipvs_message(op, edit); })); break;
         case Way::set: FL_CHECK(send(nf_, run, report, [](const Op& op, bool) { return set_message(op); })); break;
         case Way::address: {
           FL_TRY_CTX(const auto link, rt_.link(kLinkName), "{}", kLinkName);
@@ -119,11 +93,18 @@ class NetlinkKernel final : public Kernel {
     for (const auto& s : seen) {
       out.push_back({s.server.key, {}, s.counted.connections, s.counted.packets, s.counted.bytes});
       const auto real = dump_real(s.server.key);
-      if (!real && gone(real.error())) continue;
+      if (!real && is_gone(real.error())) continue;
       if (!real) return fail(real.error());
       for (const auto& r : *real) out.push_back({s.server.key, r.real.address, r.counted.connections, r.counted.packets, r.counted.bytes});
     }
     return out;
+  }
+
+  Result<> watch(std::function<void()> handler) override {
+    watch_.reset();
+    if (!handler) return {};
+    FL_TRY(watch_, AddressWatch::start(ns_.fd(), std::string(kLinkName), rt_.socket().port_id(), std::move(handler)));
+    return {};
   }
 
   // Asking means trying: the kernel loads a scheduler's module when a virtual server wants it.
@@ -165,10 +146,9 @@ class NetlinkKernel final : public Kernel {
     return std::visit(Visitor{}, op);
   }
 
-  // With `again` the same request may have been carried out before: what was added is then edited.
-  Bytes ipvs_message(const Op& op, bool again) const {
+  Bytes ipvs_message(const Op& op, bool edit) const {
     using wire::Verb;
-    const Verb add = again ? Verb::edit : Verb::add;
+    const Verb add = edit ? Verb::edit : Verb::add;
     if (const auto* o = std::get_if<op::AddServer>(&op)) return wire::build_server(type_, add, o->server);
     if (const auto* o = std::get_if<op::EditServer>(&op)) return wire::build_server(type_, Verb::edit, o->server);
     if (const auto* o = std::get_if<op::DeleteServer>(&op)) return wire::build_server(type_, Verb::remove, {o->key, {}, 0, 0});
@@ -194,46 +174,15 @@ class NetlinkKernel final : public Kernel {
     return bind ? netlink::build_add_address(a, true) : netlink::build_delete_address(a);
   }
 
-  // Whether the error says that this removal has nothing to do.
-  static bool is_done(const Op& op, const Error& e, bool again) {
-    if (std::holds_alternative<op::Unbind>(op) || std::holds_alternative<op::DestroySet>(op)) return gone(e);
-    if (!again) return false;
-    return (std::holds_alternative<op::DeleteServer>(op) || std::holds_alternative<op::DeleteReal>(op)) && gone(e);
-  }
-
-  // Sends a run of operations. Those that fail are tried again as long as one failure is transient: a real server
-  // that found no virtual server may find it then.
-  Result<> send(Socket& socket, std::span<const Op> run, CommitReport& report, const std::function<Bytes(const Op&, bool)>& message) {
-    struct Pending {
-      const Op* op;
-      bool edit;  // an addition that is there already
-    };
-    std::vector<Pending> pending;
-    pending.reserve(run.size());
-    for (const auto& op : run) pending.push_back({&op, false});
-    for (int attempt = 1;; ++attempt) {
-      std::vector<Bytes> messages;
-      messages.reserve(pending.size());
-      for (const auto& p : pending) messages.push_back(message(*p.op, p.edit));
-      auto results = socket.request_all(std::move(messages), "commit");
-      std::vector<Pending> failed;
-      std::optional<Error> first;
-      bool retry = false;
-      for (std::size_t i = 0; i < results.size(); ++i) {
-        if (results[i]) continue;
-        auto& e = results[i].error();
-        if (is_done(*pending[i].op, e, attempt > 1)) continue;
-        const bool exists = attempt > 1 && e.sys_errno == EEXIST && !pending[i].edit;
-        retry = retry || transient(e) || exists;
-        failed.push_back({pending[i].op, pending[i].edit || exists});
-        if (!first) first = std::move(e);
-      }
-      if (failed.empty()) return {};
-      if (!retry || attempt == kTries) return fail(explained(std::move(*first)).with("{}", to_text(*failed.front().op)));
-      report.retries += failed.size();
-      pending = std::move(failed);
-      std::this_thread::sleep_for(std::chrono::milliseconds(1 << (attempt - 1)));
-    }
+  using Message = std::function<Bytes(const Op&, bool edit)>;
+  static Result<> send(Socket& socket, std::span<const Op> run, CommitReport& report, Message message) {
+    Courier c;
+    c.message = std::move(message);
+    c.send = [&](std::vector<Bytes> messages) { return socket.request_all(std::move(messages), "commit"); };
+    c.pause = [](std::chrono::milliseconds d) { std::this_thread::sleep_for(d); };
+    FL_TRY(const auto retries, carry_out(run, c));
+    report.retries += retries;
+    return {};
   }
 
   Result<> single(Family family, const Op& op) {
@@ -286,7 +235,7 @@ class NetlinkKernel final : public Kernel {
                                      contents.entries.insert(seen->entries.begin(), seen->entries.end());
                                      return {};
                                    });
-      if (!listed && gone(listed.error())) continue;  // meanwhile
+      if (!listed && is_gone(listed.error())) continue;  // meanwhile
       FL_CHECK(listed);
       s.sets.emplace(head.name, std::move(contents));
     }
@@ -338,15 +287,18 @@ class NetlinkKernel final : public Kernel {
     return out;
   }
 
+  netlink::NetNs ns_;
   Socket genl_, nf_;
   RtSocket rt_;
   std::uint16_t type_;
   std::unique_ptr<iptables::Kernel> tables_;
+  std::unique_ptr<AddressWatch> watch_;
 };
 
 }  // namespace
 
-Result<std::unique_ptr<Kernel>> open_kernel() {
+Result<std::unique_ptr<Kernel>> open_kernel(std::string_view iptables_backend) {
+  FL_TRY(auto ns, netlink::NetNs::current());
   FL_TRY(auto genl, Socket::open(NETLINK_GENERIC));
   std::optional<std::uint16_t> type;
   const auto asked = genl.request(wire::build_get_family(), "look for IPVS", [&](const MessageView& m) -> Result<> {
@@ -358,9 +310,12 @@ Result<std::unique_ptr<Kernel>> open_kernel() {
   if (!type) return fail(ErrorCode::data_loss, "the kernel does not tell the message type of IPVS");
   FL_TRY(auto nf, Socket::open(NETLINK_NETFILTER));
   FL_TRY(auto rt, RtSocket::open());
-  FL_TRY(const auto backend, iptables::choose_backend());
-  FL_TRY(auto tables, iptables::open_kernel(backend));
-  return std::unique_ptr<Kernel>(new NetlinkKernel(std::move(genl), std::move(nf), std::move(rt), *type, std::move(tables)));
+  FL_TRY(auto backend, iptables::parse_backend(iptables_backend));
+  if (!backend) {
+    FL_TRY(backend, iptables::choose_backend());
+  }
+  FL_TRY(auto tables, iptables::open_kernel(*backend));
+  return std::unique_ptr<Kernel>(new NetlinkKernel(std::move(ns), std::move(genl), std::move(nf), std::move(rt), *type, std::move(tables)));
 }
 
 }  // namespace fairlead::ipvs

@@ -3,13 +3,14 @@
 #pragma once
 
 #include <memory>
+#include <string_view>
 
 #include "base/result.h"
 #include "ipvs/kernel.h"
 
 namespace fairlead::ipvs {
 
-// not_found: this kernel has no IPVS.
-Result<std::unique_ptr<Kernel>> open_kernel();
+// `iptables_backend`: "nft", "legacy", or "auto" for the one that this host uses. not_found: this kernel has no IPVS.
+Result<std::unique_ptr<Kernel>> open_kernel(std::string_view iptables_backend = "auto");
 
 }  // namespace fairlead::ipvs

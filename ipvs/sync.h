@@ -31,6 +31,7 @@ struct Options {
   std::vector<Prefix> exclude;  // virtual servers and addresses of others
   Timeouts timeouts;
   bool strict_arp = false;
+  std::string iptables_backend = "auto";  // which of the kernel's two iptables; see iptables/kernel_process.h
   std::chrono::milliseconds drain_interval{5'000};
   const Clock* clock = &SystemClock::get();
 };

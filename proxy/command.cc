@@ -47,6 +47,7 @@ ipvs::Options ipvs_options(const Config& config) {
     if (const auto p = Prefix::parse(text)) o.exclude.push_back(*p);  // validated
   o.timeouts = {seconds(config.ipvs.tcp_timeout), seconds(config.ipvs.tcp_fin_timeout), seconds(config.ipvs.udp_timeout)};
   o.strict_arp = config.ipvs.strict_arp;
+  o.iptables_backend = config.iptables_backend;
   return o;
 }
 
@@ -59,7 +60,7 @@ Result<std::unique_ptr<Dataplane>> open_dataplane(const Config& config, Purpose 
     FL_TRY(const auto options, iptables_options(config));
     return iptables::open_dataplane(options);
   }
-  return fail(ErrorCode::unimplemented, "mode: {} is not built into this program yet; use nftables", config.mode);
+  return fail(ErrorCode::invalid_argument, "mode: \"{}\" is not iptables, nftables or ipvs", config.mode);
 }
 
 // For printing rules: never touches the kernel.

@@ -5,8 +5,10 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
+#include <atomic>
 #include <cstdlib>
 #include <set>
+#include <thread>
 
 #include "ipvs/dataplane.h"
 #include "ipvs/host.h"
@@ -322,6 +324,36 @@ TEST(Traffic, IsCountedPerFrontendAndEndpoint) {
   }
   EXPECT_EQ(total, kConnections);
   EXPECT_EQ(split, kConnections);
+}
+
+TEST(Watch, HearsOfAddressesAndOfALostLink) {
+  Node n;
+  const auto d = n.open();
+  ASSERT_TRUE(d);
+  std::atomic<int> told{0};
+  d->on_foreign_change([&] { ++told; });
+  auto w = world();
+  w.global.node_ports = {true, false, {}};
+  const Plan p = plan(w);
+  const PlanDelta nothing{p.global, false, false, {}};
+  apply(*d, p.full_delta());
+  const auto wait_for = [&](int more_than) {
+    for (int i = 0; i < 600 && told <= more_than; ++i) std::this_thread::sleep_for(50ms);
+    return told > more_than;
+  };
+  const int before = told;
+  ASSERT_TRUE(n.net.node.sh("ip addr add 192.168.7.33/24 dev lan"));
+  ASSERT_TRUE(wait_for(before));
+  apply(*d, nothing);
+  const auto answer = testnet::ask(n.net.clients, Protocol::tcp, {ip("192.168.7.33"), 30005}, nullptr, 5s);
+  EXPECT_TRUE(answer) << answer.error().message;
+
+  const int then = told;
+  ASSERT_TRUE(n.net.node.sh("ip link delete kube-ipvs0"));
+  ASSERT_TRUE(wait_for(then));
+  apply(*d, nothing);
+  expect_no_drift(*d, p);
+  d->on_foreign_change({});
 }
 
 // ---- many
