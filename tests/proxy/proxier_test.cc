@@ -1,9 +1,15 @@
 // The whole proxy between a small apiserver and a fake kernel.
 #include <gtest/gtest.h>
 
-#include <boost/asio/executor_work_guard.hpp>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "base/scope_guard.h"
 
 #include "kube/api.h"
+#include "kube/proto/core/v1/config.pb.h"
 #include "kube/proto/core/v1/node.pb.h"
 #include "kube/proto/core/v1/service.pb.h"
 #include "kube/proto/discovery/v1.pb.h"
@@ -63,10 +69,15 @@ corev1::Node node() {
 class ProxierTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    kube::RestConfig rest;
+    connect({});
+    start();
+  }
+  void connect(kube::RestConfig rest) {
     rest.server = api.url();
     client = *kube::make_client(io.get_executor(), rest, "test");
-    start();
+  }
+  void idle(int rounds = 20) {
+    until([n = 0, rounds]() mutable { return ++n > rounds; });
   }
   void TearDown() override {
     stop();
@@ -154,7 +165,7 @@ TEST_F(ProxierTest, ServiceCidrsCountAtOnce) {
 
 TEST_F(ProxierTest, NothingIsWrittenBeforeTheNodeIsKnown) {
   api.put(service("web", "10.96.0.1"));
-  until([n = 0]() mutable { return ++n > 40; });
+  idle(40);
   EXPECT_EQ(kernel.calls(), 0);
   api.put(node());
   EXPECT_TRUE(until([&] { return goes("10.96.0.1") == "reject"; }));
@@ -166,7 +177,7 @@ TEST_F(ProxierTest, RulesStayWhileTheApiIsAwayAndARestartWritesNothing) {
   api.put(slice("web", {"10.244.0.2"}));
   ASSERT_TRUE(until([&] { return goes("10.96.0.1") == "10.244.0.2:8080"; }));
   run([&]() -> Task<> { co_await api.stop(); });
-  until([n = 0]() mutable { return ++n > 40; });
+  idle(40);
   EXPECT_EQ(goes("10.96.0.1"), "10.244.0.2:8080");
   stop();
   EXPECT_EQ(goes("10.96.0.1"), "10.244.0.2:8080");
@@ -175,7 +186,7 @@ TEST_F(ProxierTest, RulesStayWhileTheApiIsAwayAndARestartWritesNothing) {
   api.start();
   start();
   ASSERT_TRUE(until([&] { return kernel.lists() > lists; }));
-  until([n = 0]() mutable { return ++n > 20; });
+  idle();
   EXPECT_EQ(kernel.commits(), commits);
 }
 
@@ -184,9 +195,127 @@ TEST_F(ProxierTest, ForeignFlushIsRepairedAtOnce) {
   api.put(service("web", "10.96.0.1"));
   api.put(slice("web", {"10.244.0.2"}));
   ASSERT_TRUE(until([&] { return goes("10.96.0.1") == "10.244.0.2:8080"; }));
-  until([n = 0]() mutable { return ++n > 4; });
+  idle(4);
   kernel.foreign_flush();
   EXPECT_TRUE(until([&] { return goes("10.96.0.1") == "10.244.0.2:8080"; })) << goes("10.96.0.1");
+}
+
+// The API misbehaves while a service changes: the last good rules stay, and afterwards the kernel has what was missed.
+TEST_F(ProxierTest, WhateverTheApiDoesTheLastGoodRulesStayAndWhatWasMissedComesLater) {
+  struct Row {
+    std::string name;
+    std::function<void(FakeApiserver&)> worsen, heal;
+    bool protobuf = true, watch_list = true;
+  };
+  const auto cut = [](FakeApiserver& a) { a.drop_watches(); };
+  const auto nothing = [](FakeApiserver&) {};
+  const auto answer_all = [](http::Response r) {
+    return [r](FakeApiserver& a) {
+      a.intercept = [r](const http::Request&) { return std::optional(r); };
+      a.drop_watches();
+    };
+  };
+  const auto again = [](FakeApiserver& a) { a.intercept = nullptr; };
+  auto busy = kube::test::status_response(429, "TooManyRequests", "slow down");
+  busy.headers.set("Retry-After", "1");
+  http::Response garbage;
+  garbage.body = "k8s\0 this is no object";
+  garbage.headers.set("Content-Type", "application/vnd.kubernetes.protobuf");
+  http::Response html;
+  html.body = "<html>the load balancer says hello</html>";
+  html.headers.set("Content-Type", "text/html");
+  const std::vector<Row> rows{
+      {"watches are cut in the middle", cut, nothing},
+      {"watches end", [](FakeApiserver& a) { a.finish_watches(); }, nothing},
+      {"410 Gone as a status", [](FakeApiserver& a) { a.drop_watches(); a.compact(); }, nothing},
+      {"410 Gone in the stream", [](FakeApiserver& a) { a.gone_in_stream = true; a.drop_watches(); a.compact(); },
+       [](FakeApiserver& a) { a.gone_in_stream = false; }},
+      {"429 with Retry-After", answer_all(busy), again},
+      {"500", answer_all(kube::test::status_response(500, "InternalError", "oops")), again},
+      {"403", answer_all(kube::test::status_response(403, "Forbidden", "no")), again},
+      {"garbage instead of objects", answer_all(garbage), again},
+      {"a page of HTML", answer_all(html), again},
+      {"JSON only, watches cut", cut, nothing, false, true},
+      {"no WatchList, watches cut", cut, nothing, true, false},
+      {"JSON only, no WatchList, 410", [](FakeApiserver& a) { a.drop_watches(); a.compact(); }, nothing, false, false},
+  };
+  api.put(node());
+  api.put(service("web", "10.96.0.1"));
+  int n = 2;
+  std::string now = "10.244.1.1:8080";
+  api.put(slice("web", {"10.244.1.1"}));
+  ASSERT_TRUE(until([&] { return goes("10.96.0.1") == now; })) << goes("10.96.0.1");
+  for (const auto& row : rows) {
+    SCOPED_TRACE(row.name);
+    stop();
+    api.protobuf = row.protobuf;
+    api.watch_list = row.watch_list;
+    connect({});
+    start();
+    idle();
+    ASSERT_EQ(goes("10.96.0.1"), now) << "after a restart";
+    row.worsen(api);
+    const auto ip = "10.244.1." + std::to_string(n++);
+    api.put(slice("web", {ip}));
+    const auto next = ip + ":8080";
+    idle();
+    const auto meanwhile = goes("10.96.0.1");
+    ASSERT_TRUE(meanwhile == now || meanwhile == next) << meanwhile;
+    row.heal(api);
+    ASSERT_TRUE(until([&] { return goes("10.96.0.1") == next; })) << goes("10.96.0.1");
+    now = next;
+  }
+}
+
+TEST_F(ProxierTest, ARotatedTokenIsReadAgain) {
+  char name[] = "/tmp/fairlead-token-XXXXXX";
+  const int fd = ::mkstemp(name);
+  ASSERT_GE(fd, 0);
+  ::close(fd);
+  const ScopeGuard gone([&] { std::filesystem::remove(name); });
+  std::ofstream(name) << "old";
+  std::string good = "Bearer old";
+  api.intercept = [&](const http::Request& r) -> std::optional<http::Response> {
+    const auto given = r.headers.get("Authorization");
+    if (given && *given == good) return std::nullopt;
+    return kube::test::status_response(401, "Unauthorized", "who are you");
+  };
+  stop();
+  kube::RestConfig rest;
+  rest.token_file = name;
+  connect(rest);
+  start();
+  api.put(node());
+  api.put(service("web", "10.96.0.1"));
+  api.put(slice("web", {"10.244.0.2"}));
+  ASSERT_TRUE(until([&] { return goes("10.96.0.1") == "10.244.0.2:8080"; })) << goes("10.96.0.1");
+  good = "Bearer new";
+  api.drop_watches();
+  idle();
+  api.put(slice("web", {"10.244.0.3"}));
+  idle();
+  EXPECT_EQ(goes("10.96.0.1"), "10.244.0.2:8080");
+  std::ofstream(name) << "new";
+  EXPECT_TRUE(until([&] { return goes("10.96.0.1") == "10.244.0.3:8080"; })) << goes("10.96.0.1");
+}
+
+TEST_F(ProxierTest, WhatCannotBeProgrammedIsToldToItsOwner) {
+  api.put(node());
+  auto first = service("a", "10.96.0.1"), second = service("b", "10.96.0.1");
+  api.put(first);
+  api.put(second);
+  api.put(slice("a", {"10.244.0.2"}));
+  const auto told = [&](const std::string& name) {
+    for (const auto& [key, object] : api.objects(kube::kind_of<corev1::Event>())) {
+      const auto& e = dynamic_cast<const corev1::Event&>(*object);
+      if (e.involvedobject().kind() == "Service" && e.involvedobject().name() == name && e.reason() == "NotProgrammed") return e.message();
+    }
+    return std::string();
+  };
+  ASSERT_TRUE(until([&] { return !told("b").empty(); }));
+  EXPECT_NE(told("b").find("10.96.0.1:80/TCP is taken by service default/a"), std::string::npos) << told("b");
+  EXPECT_EQ(told("a"), "");
+  EXPECT_EQ(goes("10.96.0.1"), "10.244.0.2:8080");
 }
 
 }  // namespace
