@@ -3,7 +3,6 @@
 #include <sys/resource.h>
 
 #include <CLI/CLI.hpp>
-#include <atomic>
 #include <cstdio>
 #include <set>
 
@@ -11,6 +10,8 @@
 #include "base/http/health.h"
 #include "base/http/server.h"
 #include "base/log.h"
+#include "ingress/command/api_source.h"
+#include "ingress/command/check.h"
 #include "ingress/command/manifests.h"
 #include "ingress/command/settings.h"
 #include "ingress/runtime/router.h"
@@ -39,12 +40,12 @@ class Service {
       : compiler_(std::move(options)), reloads_(registry.counter("fairlead_ingress_reloads_total", "Times the route table was made anew.")),
         registry_(registry) {}
 
-  std::shared_ptr<const RouteTable> compile(const Objects& objects, Diagnostics problems) {
+  Compiled compile(const Objects& objects, Diagnostics problems) {
     auto made = compiler_.compile(objects);
     problems.insert(problems.end(), made.diagnostics.begin(), made.diagnostics.end());
     report(problems);
     reloads_.inc();
-    return made.table;
+    return made;
   }
 
  private:
@@ -71,9 +72,16 @@ class Service {
   std::map<std::string, int> reasons_;
 };
 
+// What the health server tells; outlives it.
+struct Facts {
+  metrics::Registry registry;
+  std::unique_ptr<Router> router;
+  bool leaving = false;
+};
+
 // /metrics is the registry's text followed by the router's own.
-http::Handler with_router_metrics(http::Health& health, const Router& router) {
-  return [&health, &router](http::Request request) -> Task<http::Response> {
+http::Handler with_router_metrics(http::Health& health, const Facts& facts) {
+  return [&health, &facts](http::Request request) -> Task<http::Response> {
     const bool metrics = request.target.starts_with("/metrics");
     auto answer = health.handle(request);
     if (!answer) {
@@ -81,13 +89,14 @@ http::Handler with_router_metrics(http::Health& health, const Router& router) {
       none.status = 404;
       co_return none;
     }
-    if (metrics && answer->status == 200) answer->body += router.metrics_text();
+    if (metrics && answer->status == 200 && facts.router) answer->body += facts.router->metrics_text();
     co_return std::move(*answer);
   };
 }
 
-Task<> drain(fairlead::Daemon& daemon, Router& router, const Settings& settings) {
-  (void)daemon;
+Task<> drain(Facts& facts, const Settings& settings) {
+  facts.leaving = true;
+  auto& router = *facts.router;
   for (unsigned i = 0; i < settings.shutdown_delay_seconds * 10; ++i) co_await sleep_for(std::chrono::milliseconds(100));
   log::info("leaving; {} connections are open", router.connections());
   router.drain();
@@ -95,46 +104,112 @@ Task<> drain(fairlead::Daemon& daemon, Router& router, const Settings& settings)
   if (!router.ended()) log::warn("{} connections are cut after {} s", router.connections(), settings.shutdown_seconds);
 }
 
-Task<Result<>> serve(fairlead::Daemon& daemon, Settings settings) {
-  const unsigned threads = thread_count(settings);
-  metrics::Registry registry;
-  auto options = compile_options(settings, threads);
-  FL_CO_TRY(options.fallback_certificate, make_fallback_certificate());
-  FL_CO_TRY(auto worker, worker_options(settings));
-  Service service(std::move(options), registry);
-  Manifests manifests(settings.manifests);
+std::string listening(const Router& router) {
+  std::string where;
+  for (const auto& a : router.bound()) where += (where.empty() ? "" : ", ") + a.to_string();
+  return "listening on " + where;
+}
+
+struct Prepared {
+  WorkerOptions worker;
+  unsigned threads = 1;
+};
+
+Task<Result<>> serve_manifests(fairlead::Daemon& daemon, const Settings& settings, Prepared prepared, Service& service, Facts& facts) {
+  auto manifests = std::make_shared<Manifests>(settings.manifests);
   Diagnostics problems;
-  FL_CO_TRY(const auto objects, manifests.load(true, problems));
-  FL_CO_TRY(auto router, Router::start(worker, threads, service.compile(objects, {})));
-  std::atomic<bool> leaving{false};
-  http::Health health(&registry);
-  health.add_ready("serving", [&]() -> Result<> {
-    if (leaving) return fail(ErrorCode::failed_precondition, "shutting down");
+  FL_CO_TRY(const auto objects, manifests->load(true, problems));
+  FL_CO_TRY(facts.router, Router::start(prepared.worker, prepared.threads, service.compile(objects, {}).table));
+  const std::function<void()> reload = [manifests, &service, &facts] {
+    Diagnostics wrong;
+    if (auto next = manifests->load(false, wrong)) facts.router->set_table(service.compile(*next, std::move(wrong)).table);
+  };
+  const std::function<void(std::exception_ptr, Result<>)> watch_ended = [&facts](std::exception_ptr, Result<> r) {
+    if (!r && !facts.leaving) log::error("watching manifests: {}; changes are not seen any more", r.error().message);
+  };
+  net::co_spawn(daemon.executor(), watch_files(settings.manifests, reload), watch_ended);
+  daemon.ready(listening(*facts.router));
+  co_await daemon.stop_requested();
+  co_await drain(facts, settings);
+  co_return Result<>{};
+}
+
+// True: `f` came to hold; false: the daemon is to stop.
+Task<bool> wait_for(fairlead::Daemon& daemon, std::function<bool()> f) {
+  while (!f()) {
+    if (daemon.stopping()) co_return false;
+    co_await sleep_for(std::chrono::milliseconds(5));
+  }
+  co_return true;
+}
+
+Task<Result<>> serve_api(fairlead::Daemon& daemon, const Settings& settings, Prepared prepared, Service& service, Facts& facts) {
+  auto rest = settings.kubeconfig.empty() ? kube::in_cluster_config() : kube::load_kubeconfig(settings.kubeconfig);
+  if (!rest) co_return fail(std::move(rest).error().with("{}", settings.kubeconfig.empty() ? "no --manifests, no --kubeconfig, and not in a pod" : "--kubeconfig"));
+  FL_CO_TRY(auto client, kube::make_client(daemon.executor(), *rest, "fairlead-ingress"));
+  ApiSourceOptions options;
+  options.status_addresses = settings.status_addresses;
+  options.publish_service = settings.publish_service;
+  ApiSource source(client, options);
+  std::shared_ptr<const RouteTable> first;
+  const std::function<void()> apply = [&] {
+    auto made = service.compile(source.objects(), {});
+    source.follow_secrets(made.secrets);
+    // Before the secrets have been looked for, their absence says nothing.
+    if (!facts.router && !source.secrets_known()) return;
+    source.publish(made);
+    if (facts.router) facts.router->set_table(made.table);
+    else first = std::move(made.table);
+  };
+  const std::function<void(std::exception_ptr)> started = [&](std::exception_ptr) {
+    apply();
+  };
+  const std::function<bool()> ready = [&] { return first != nullptr; };
+  log::info("api {}", rest->server);
+  net::co_spawn(daemon.executor(), source.start(apply), started);
+  const bool go_on = co_await wait_for(daemon, ready);
+  Result<> result;
+  if (go_on) {
+    auto router = Router::start(prepared.worker, prepared.threads, first);
+    if (router) {
+      facts.router = std::move(*router);
+      apply();
+      daemon.ready(listening(*facts.router));
+      co_await daemon.stop_requested();
+      co_await drain(facts, settings);
+    } else {
+      result = fail(std::move(router).error());
+    }
+  }
+  co_await source.stop();
+  co_return result;
+}
+
+Task<Result<>> serve(fairlead::Daemon& daemon, Settings settings) {
+  Prepared prepared;
+  prepared.threads = thread_count(settings);
+  auto facts = std::make_unique<Facts>();
+  auto options = compile_options(settings, prepared.threads);
+  FL_CO_TRY(options.fallback_certificate, make_fallback_certificate());
+  FL_CO_TRY(prepared.worker, worker_options(settings));
+  Service service(std::move(options), facts->registry);
+  http::Health health(&facts->registry);
+  health.add_ready("serving", [&f = *facts]() -> Result<> {
+    if (!f.router) return fail(ErrorCode::failed_precondition, "no route table yet");
+    if (f.leaving) return fail(ErrorCode::failed_precondition, "shutting down");
     return {};
   });
   std::unique_ptr<http::Server> health_server;
   if (!settings.health_listen.empty()) {
     http::ServerOptions health_options;
     FL_CO_TRY_CTX(health_options.listen, SocketAddress::parse(settings.health_listen), "--health-listen");
-    FL_CO_TRY_CTX(health_server, http::serve(daemon.executor(), health_options, with_router_metrics(health, *router)), "--health-listen");
+    FL_CO_TRY_CTX(health_server, http::serve(daemon.executor(), health_options, with_router_metrics(health, *facts)), "--health-listen");
   }
-  const std::function<void()> reload = [&] {
-    Diagnostics wrong;
-    auto next = manifests.load(false, wrong);
-    if (next) router->set_table(service.compile(*next, std::move(wrong)));
-  };
-  const std::function<void(std::exception_ptr, Result<>)> watch_ended = [&](std::exception_ptr, Result<> r) {
-    if (!r && !leaving) log::error("watching manifests: {}; changes are not seen any more", r.error().message);
-  };
-  net::co_spawn(daemon.executor(), watch_files(settings.manifests, reload), watch_ended);
-  std::string where;
-  for (const auto& a : router->bound()) where += (where.empty() ? "" : ", ") + a.to_string();
-  daemon.ready("listening on " + where);
-  co_await daemon.stop_requested();
-  leaving = true;
-  co_await drain(daemon, *router, settings);
+  Result<> result;
+  if (settings.manifests.empty()) result = co_await serve_api(daemon, settings, prepared, service, *facts);
+  else result = co_await serve_manifests(daemon, settings, prepared, service, *facts);
   if (health_server) co_await health_server->stop();
-  co_return Result<>{};
+  co_return result;
 }
 
 }  // namespace
@@ -143,11 +218,19 @@ int run_ingress(int argc, char** argv) {
   CLI::App app{"HTTP router: Ingress objects to connections", argv[0]};
   Settings settings;
   add_flags(app, settings);
+  CheckOptions check;
+  auto* check_command = app.add_subcommand("check", "compile manifests and tell what the router makes of them");
+  check_command->add_option("-f,--filename", check.files, "files or folders")->required();
+  check_command->add_option("--expect", check.expectations, "\"[METHOD] URL [HEADER: VALUE; ...] => NAMESPACE/SERVICE:PORT\" or \"... => STATUS [LOCATION]\"");
+  check_command->add_option("--request", check.requests, "the same without the arrow: tell where it goes");
+  check_command->add_flag("--strict", check.strict)->description("warnings count as errors");
+  app.require_subcommand(0, 1);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
     return app.exit(e) == 0 ? 0 : 2;
   }
+  if (*check_command) return run_check(check, settings);
   const auto level = log::parse_level(settings.log_level);
   if (!level) return failed(level.error());
   log::init({"ingress", *level, false});

@@ -30,6 +30,8 @@ void add_flags(CLI::App& app, Settings& s) {
   app.add_option("--max-connections", s.max_connections, "client connections of each worker; 0: half of the descriptors")->capture_default_str();
   app.add_option("--slow-start", s.slow_start, "seconds in which a new endpoint's share grows")->capture_default_str()->check(CLI::Range(0.0, 3600.0));
   app.add_option("--endpoint-requests", s.endpoint_requests, "requests at once to one endpoint by each worker; 0: no limit")->capture_default_str();
+  app.add_option("--publish-status-address", s.status_addresses, "address or host name for the status of Ingresses; may be repeated");
+  app.add_option("--publish-service", s.publish_service, "NAMESPACE/NAME of the Service whose addresses go into the status of Ingresses");
   app.add_option("--log-level", s.log_level)->capture_default_str();
 }
 

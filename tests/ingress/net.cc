@@ -1,5 +1,6 @@
 #include "tests/ingress/net.h"
 
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/socket.h>
 
@@ -10,7 +11,10 @@
 
 namespace fairlead::ingress {
 
-Stream::Stream(int fd) : fd_(fd) {}
+Stream::Stream(int fd) : fd_(fd) {
+  const int one = 1;
+  ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+}
 
 Stream Stream::to(const SocketAddress& address) {
   auto k = to_sockaddr(address);

@@ -1,0 +1,48 @@
+// Objects from the API: informers for Ingress, IngressClass, Service and EndpointSlice, and one informer for each secret that an
+// Ingress names (never the collection). What the router found goes back: addresses into the status of the Ingresses that are
+// ours, diagnostics as Events on them. The last good copy stays while the API is away.
+//
+// Thread: the client's executor. Changes that come together are told once: 5 ms after the first.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "base/asio.h"
+#include "ingress/core/compile.h"
+#include "kube/client.h"
+
+namespace fairlead::ingress {
+
+struct ApiSourceOptions {
+  std::vector<std::string> status_addresses;  // addresses or host names; empty: those of publish_service
+  std::string publish_service;                // "ns/name"
+};
+
+class ApiSource {
+ public:
+  ApiSource(std::shared_ptr<kube::Client> client, ApiSourceOptions options);
+  ~ApiSource();
+  // Completes when the first full copy is there, without secrets.
+  Task<> start(std::function<void()> changed);
+  Task<> stop();
+  const Objects& objects() const;
+  // Secrets to follow from now on. Their coming is told as a change.
+  void follow_secrets(const std::set<std::string>& keys);
+  // True: each followed secret has been looked for.
+  bool secrets_known() const;
+  // Writes status and Events for what compile() made of objects().
+  void publish(const Compiled& compiled);
+
+ private:
+  struct Impl;
+  std::shared_ptr<Impl> impl_;
+};
+
+// The addresses as Ingress.status.loadBalancer.ingress has them, as the body of a merge patch; empty when `have` says so already.
+std::string status_patch(const std::vector<std::string>& addresses, const networkingv1::Ingress& have);
+
+}  // namespace fairlead::ingress
