@@ -42,7 +42,10 @@ Result<WorkerOptions> worker_options(const Settings& s) {
   const auto parse = [](std::string_view flag, const std::vector<std::string>& texts, std::vector<SocketAddress>& out) -> Result<> {
     for (const auto& t : texts) {
       if (t.empty()) continue;
-      FL_TRY_CTX(const auto a, SocketAddress::parse(t), "{}", flag);
+      // Port 0, which is none in an address, asks for any that is free.
+      const bool any = t.ends_with(":0");
+      FL_TRY_CTX(auto a, SocketAddress::parse(any ? t.substr(0, t.size() - 1) + "1" : t), "{}", flag);
+      if (any) a.port = 0;
       out.push_back(a);
     }
     return {};

@@ -132,9 +132,10 @@ TEST(Framing, AnAnswerCutAtEveryByte) {
     std::atomic<std::size_t> cut{0};
     Backends backend([&](Stream b) {
       while (!b.message().empty()) {
-        b.send(std::string_view(answer).substr(0, cut));
-        if (cut % 5 == 2) std::this_thread::sleep_for(std::chrono::milliseconds(1));
-        b.send(std::string_view(answer).substr(cut));
+        const std::size_t at = cut;
+        b.send(std::string_view(answer).substr(0, at));
+        if (at % 5 == 2) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        b.send(std::string_view(answer).substr(at));
       }
     });
     Serving s(one_service("web", backend.port()));
