@@ -6,8 +6,8 @@
 namespace fairlead::cni {
 namespace {
 
-// The reference plugin's bound on a bucket: 4 GiB less one byte, given in bits.
-constexpr std::uint64_t kMaxBurstBytes = UINT32_MAX;
+constexpr std::uint64_t kAnyBurstBits = UINT32_MAX;
+constexpr std::uint64_t kLeastBurstBytes = 128 * 1024;  // two of the largest segments
 
 // Letters, digits, '-' and '.', as in RFC 1123; underscores are in use too.
 bool is_host_name(std::string_view s) {
@@ -24,7 +24,9 @@ CniResult<RateLimit> parse_limit(const Field& rate_field, const Field& burst_fie
   if (l.rate == 0) return rate_field.error("is below 8 bits per second");
   if (burst.value_or(0) == 0) return burst_field.error("is needed where a rate is given");
   if (l.burst == 0) return burst_field.error("is below 8 bits");
-  l.burst = std::min(l.burst, kMaxBurstBytes);
+  // containerd says "any" for the limits in a pod's annotations; taken at its word, half a gigabyte would pass before the
+  // limit is felt.
+  if (*burst >= kAnyBurstBits) l.burst = std::max<std::uint64_t>(l.rate / 10, kLeastBurstBytes);
   return l;
 }
 

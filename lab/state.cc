@@ -44,7 +44,7 @@ static json::object to_json(const Options& o) {
           {"lan", o.lan.to_string()},     {"podCIDR", o.pod_cidr.to_string()},
           {"serviceCIDR", o.service_cidr.to_string()},
           {"binDir", o.bin_dir},          {"imagesDir", o.images_dir},
-          {"logLevel", o.log_level}};
+          {"logLevel", o.log_level},      {"podNetwork", o.pod_network}};
 }
 
 namespace {
@@ -116,7 +116,8 @@ Result<State> load_state(const std::string& dir) {
                .service_cidr = o.prefix("serviceCIDR"),
                .bin_dir = o.text("binDir"),
                .images_dir = o.text("imagesDir"),
-               .log_level = o.text("logLevel")};
+               .log_level = o.text("logLevel"),
+               .pod_network = o.text("podNetwork")};
   s.created = r.text("created");
   s.supervisor = r.process("supervisor");
   if (const auto* inits = r.member("nodeInits"); inits != nullptr && inits->is_object()) {

@@ -71,7 +71,7 @@ static std::vector<Component> agents(const Plan& p, const Node& n) {
   std::vector<Component> c;
   c.push_back({"containerd", {"containerd", "--config", n.dir + "/containerd.toml"}});
   c.push_back({"cni-agent", {fairlead, "cni-agent", "--kubeconfig", n.dir + "/cni-agent.kubeconfig", "--node-name", n.name,
-                             "--cni-conf-dir", n.dir + "/cni", "--cluster-cidr", o.pod_cidr.to_string(), "--log-level", o.log_level}});
+                             "--cni-conf-dir", n.dir + "/cni", "--cluster-cidr", o.pod_cidr.to_string(), "--backend", o.pod_network, "--log-level", o.log_level}});
   c.push_back({"kubelet", {fairlead, "kubelet", "--kubeconfig", n.dir + "/kubelet.kubeconfig", "--hostname-override", n.name,
                            "--node-ip", n.ip.to_string(), "--container-runtime-endpoint", "unix://" + socket,
                            "--root-dir", n.dir + "/kubelet", "--cgroup-root", "/" + n.cgroup,

@@ -32,6 +32,7 @@ struct Options {
   std::string bin_dir;     // where fairlead and fairlead-cni are
   std::string images_dir;  // OCI archives imported on every node
   std::string log_level = "info";
+  std::string pod_network = "auto";  // between nodes: host-gw, vxlan, auto
 };
 Options default_options();
 

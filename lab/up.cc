@@ -167,6 +167,7 @@ int run_up(int argc, char** argv) {
   add_block(app, flags, "--lan", options.lan, "Network of the nodes");
   add_block(app, flags, "--pod-cidr", options.pod_cidr, "Addresses of pods; every node gets a /24 of it");
   add_block(app, flags, "--service-cidr", options.service_cidr, "Addresses of services (ClusterIPs)");
+  app.add_option("--pod-network", options.pod_network, "How nodes reach each other's pods")->check(CLI::IsMember({"auto", "host-gw", "vxlan"}))->capture_default_str();
   app.add_option("--bridge", options.bridge, "Name of the bridge that stands for the LAN")->capture_default_str();
   app.add_option("--images", options.images_dir, "Folder of OCI image archives for the nodes");
   app.add_option("--log-level", options.log_level, "debug, info, warn or error")->capture_default_str();

@@ -205,15 +205,16 @@ pid_t component_pid(const std::string& node, const std::string& component) {
   return 0;
 }
 
-void LabEnvironment::SetUp() {
-  if (::geteuid() != 0) GTEST_SKIP() << "needs root";
+void lab_up(const std::vector<std::string>& flags) {
   run({"fairlead", "down"});
-  const auto up = run({"fairlead", "up"});
+  std::vector<std::string> argv{"fairlead", "up"};
+  argv.insert(argv.end(), flags.begin(), flags.end());
+  const auto up = run(argv);
   ASSERT_TRUE(up.ok()) << up;
   ASSERT_EQ(nodes().size(), 3u);
 }
 
-void LabEnvironment::TearDown() {
+void lab_down() {
   if (std::getenv("FAIRLEAD_KEEP_LAB") != nullptr) return;  // to look at a failure
   const auto down = run({"fairlead", "down"});
   EXPECT_TRUE(down.ok()) << down;
@@ -223,5 +224,12 @@ void LabEnvironment::TearDown() {
   const auto mounts = read_file("/proc/self/mounts");
   EXPECT_EQ(mounts.value_or("").find("fairlead"), std::string::npos);
 }
+
+void LabEnvironment::SetUp() {
+  if (::geteuid() != 0) GTEST_SKIP() << "needs root";
+  lab_up();
+}
+
+void LabEnvironment::TearDown() { lab_down(); }
 
 }  // namespace fairlead::e2e

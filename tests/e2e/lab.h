@@ -66,6 +66,10 @@ const std::vector<NodeInfo>& nodes();
 std::string node_netns(const std::string& node);
 pid_t component_pid(const std::string& node, const std::string& component);  // 0: not running
 
+// `fairlead up` with these flags, and `fairlead down` with a look at whether anything is left.
+void lab_up(const std::vector<std::string>& flags = {});
+void lab_down();
+
 // Starts the lab before the first test and removes it after the last; the removal itself is checked to leave nothing.
 class LabEnvironment : public testing::Environment {
  public:
