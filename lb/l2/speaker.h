@@ -1,0 +1,38 @@
+// The layer 2 speaker: one on each node. It follows Services, EndpointSlices and Nodes, exchanges heartbeats with the other
+// speakers, computes which addresses are its to announce (plan.h), and answers for those (announcer.h).
+//
+// A node that dies is noticed by its silence after `dead_after`, and the next in the election takes over at once. A speaker
+// that is told to stop says so and answers nothing any more; the others take over within one datagram. While the API is away
+// the last known state counts.
+// Heartbeats are accepted only from an address of the Node whose name they carry.
+// Threads: the client's executor, one thread. Events nodeAssigned on the Service, metrics under MetalLB's names.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "base/asio.h"
+#include "base/metrics.h"
+#include "kube/client.h"
+#include "lb/l2/membership.h"
+
+namespace fairlead::lb::l2 {
+
+struct SpeakerOptions {
+  std::string node_name;
+  std::string pools_dir;
+  std::string load_balancer_class;
+  Port heartbeat_port = 7473;  // UDP, on all addresses of the node
+  MembershipOptions membership;
+  std::chrono::milliseconds pools_interval{1'000};  // pools and links are looked at again
+};
+
+class Speaker {
+ public:
+  virtual ~Speaker() = default;
+  virtual Task<> stop() = 0;
+};
+
+Result<std::shared_ptr<Speaker>> start_speaker(std::shared_ptr<kube::Client> client, SpeakerOptions options, metrics::Registry& registry);
+
+}  // namespace fairlead::lb::l2
