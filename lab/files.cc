@@ -54,6 +54,7 @@ Result<> write_node(const Author& a, const Node& n) {
   FL_CHECK(a.pair(n.dir + "/kubelet", server));
   FL_CHECK(a.kubeconfig(n.dir + "/kubelet.kubeconfig", "system:node:" + n.name, {"system:nodes"}));
   FL_CHECK(a.kubeconfig(n.dir + "/proxy.kubeconfig", "system:kube-proxy", {"system:node-proxier"}));
+  FL_CHECK(a.kubeconfig(n.dir + "/lb.kubeconfig", "system:fairlead-lb:" + n.name, {"system:fairlead-lb"}));
   return a.kubeconfig(n.dir + "/cni-agent.kubeconfig", "system:fairlead-cni-agent", {"system:fairlead-cni-agents"});
 }
 
@@ -63,6 +64,8 @@ Result<> write_lab_files(const Plan& plan) {
   FL_CHECK(make_dirs(plan.options.state_dir));
   FL_CHECK(make_dirs(plan.pki_dir(), 0700));
   FL_CHECK(make_dirs(plan.options.state_dir + "/store", 0700));
+  FL_CHECK(make_dirs(plan.pools_dir()));
+  FL_CHECK(write_file_atomic(plan.pools_dir() + "/pools.yaml", lb_pools(plan)));
   Author a{plan, {}};
   FL_TRY(a.ca, pki::make_ca("fairlead-lab", kValidity));
   FL_CHECK_CTX(write_control_plane(a), "write certificates");

@@ -64,6 +64,12 @@ static Component control_plane(const Plan& p, const Node& n) {
            "--cluster-cidr", o.pod_cidr.to_string(), "--log-level", o.log_level}};
 }
 
+static Component lb_controller(const Plan& p, const Node& n) {
+  return {"lb-controller",
+          {p.options.bin_dir + "/fairlead", "lb", "controller", "--kubeconfig", n.dir + "/lb.kubeconfig", "--pools", p.pools_dir(),
+           "--log-level", p.options.log_level}};
+}
+
 static std::vector<Component> agents(const Plan& p, const Node& n) {
   const auto& o = p.options;
   const auto socket = n.dir + "/containerd.sock";
@@ -82,6 +88,8 @@ static std::vector<Component> agents(const Plan& p, const Node& n) {
                                                "--node-labels", "node-role.kubernetes.io/control-plane="});
   c.push_back({"proxy", {fairlead, "proxy", "--kubeconfig", n.dir + "/proxy.kubeconfig", "--hostname-override", n.name,
                          "--proxy-mode", "nftables", "--cluster-cidr", o.pod_cidr.to_string(), "--log-level", o.log_level}});
+  c.push_back({"lb-speaker", {fairlead, "lb", "speaker", "--kubeconfig", n.dir + "/lb.kubeconfig", "--node-name", n.name,
+                              "--pools", p.pools_dir(), "--log-level", o.log_level}});
   c.push_back({"images", {fairlead, "lab-images", "--containerd", socket, "--images", o.images_dir}, true});
   return c;
 }
@@ -99,10 +107,34 @@ Result<Plan> plan_lab(const Options& options) {
     n.dir = fmt::format("{}/nodes/{}", options.state_dir, n.name);
     n.cgroup = fmt::format("{}/{}", kCgroupName, n.name);
     if (n.control_plane) n.components.push_back(control_plane(p, n));
+    if (n.control_plane) n.components.push_back(lb_controller(p, n));
     for (auto& c : agents(p, n)) n.components.push_back(std::move(c));
     p.nodes.push_back(std::move(n));
   }
   return p;
+}
+
+std::string lb_pools(const Plan& plan) {
+  const Prefix& lan = plan.options.lan;
+  const std::uint64_t quarter = std::uint64_t{1} << (30 - lan.length());
+  return fmt::format(R"(# Load balancer addresses of the lab. May be edited at any time; docs/lb.md tells what is understood.
+apiVersion: metallb.io/v1beta1
+kind: IPAddressPool
+metadata:
+  name: lan
+spec:
+  addresses:
+  - {}-{}
+---
+apiVersion: metallb.io/v1beta1
+kind: L2Advertisement
+metadata:
+  name: lan
+spec:
+  ipAddressPools:
+  - lan
+)",
+                     lan.first().plus(3 * quarter).to_string(), lan.first().plus(4 * quarter - 2).to_string());
 }
 
 std::string containerd_config(const Plan& plan, const Node& node) {

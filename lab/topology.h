@@ -64,12 +64,16 @@ struct Plan {
   std::string server_url() const;
   std::string pki_dir() const { return options.state_dir + "/pki"; }
   std::string admin_kubeconfig() const { return options.state_dir + "/kubeconfig"; }
+  std::string pools_dir() const { return options.state_dir + "/lb"; }
   std::string log_file(const Node& node, const std::string& component) const;
   const Node* find(std::string_view node) const;
 };
 
 // Names the field and the reason when the options do not make a lab.
 Result<Plan> plan_lab(const Options& options);
+
+// The pool of load balancer addresses: the last quarter of the LAN, where no node and no machine is; and how it is announced.
+std::string lb_pools(const Plan& plan);
 
 // The containerd configuration of a node (TOML, version 2).
 std::string containerd_config(const Plan& plan, const Node& node);

@@ -6,7 +6,7 @@
 // others: it is not settled for one `dead_after`, in which it announces nothing and says so, so the others do not count on it.
 //
 // Datagram: "FLHB", version 1, flags (1: leaving, 2: not settled), length of the name, the name. Who may speak for a name is
-// for the receiver to check against the sender's address. Source: decisions/0006.
+// for the receiver to check against the sender's address. Source: docs/decisions/0007.
 #pragma once
 
 #include <chrono>

@@ -47,8 +47,26 @@ TEST(Plan, OnlyTheControlPlaneNodeRunsTheControlPlaneAndIsTainted) {
         for (const auto& a : c.argv) kubelet += a + " ";
     }
     EXPECT_EQ(std::count(names.begin(), names.end(), "control-plane"), n.control_plane ? 1 : 0);
-    EXPECT_THAT(names, testing::IsSupersetOf({"containerd", "kubelet", "proxy", "cni-agent", "images"}));
+    EXPECT_THAT(names, testing::IsSupersetOf({"containerd", "kubelet", "proxy", "cni-agent", "lb-speaker", "images"}));
     EXPECT_EQ(kubelet.find("NoSchedule") != std::string::npos, n.control_plane);
+  }
+}
+
+TEST(Plan, LoadBalancerAddressesAreWhereNobodyElseIs) {
+  const struct {
+    const char* lan;
+    const char* range;
+  } rows[] = {{"172.29.7.0/24", "172.29.7.192-172.29.7.254"}, {"10.1.0.64/26", "10.1.0.112-10.1.0.126"}, {"10.0.0.0/8", "10.192.0.0-10.255.255.254"}};
+  for (const auto& r : rows) {
+    auto o = test_options();
+    o.workers = kMaxWorkers;
+    o.lan = *Prefix::parse(r.lan);
+    o.pod_cidr = *Prefix::parse("192.168.0.0/16");
+    o.service_cidr = *Prefix::parse("172.16.0.0/16");
+    const auto p = plan_lab(o);
+    ASSERT_TRUE(p) << p.error().message;
+    EXPECT_THAT(lb_pools(*p), testing::HasSubstr(std::string("  - ") + r.range + "\n"));
+    for (const auto& n : p->nodes) EXPECT_LT(n.ip, *IpAddress::parse(std::string(r.range).substr(0, std::string(r.range).find('-'))));
   }
 }
 

@@ -68,6 +68,13 @@ const std::vector<Role>& roles() {
                  {kEventWrites, kEventGroups, {"events"}}}},
       // The pod network's agents read where the other nodes are.
       {.subject = "system:fairlead-cni-agents", .rules = {{kRead, {""}, {"nodes"}}, {kEventWrites, kEventGroups, {"events"}}}},
+      // Load balancer addresses: the controller writes the status of Services, the speakers read who could announce.
+      {.subject = "system:fairlead-lb",
+       .rules = {{kRead, {""}, {"services", "namespaces", "nodes"}},
+                 {{"patch", "update"}, {""}, {"services/status"}},
+                 {kRead, {"discovery.k8s.io"}, {"endpointslices"}},
+                 {kEventWrites, kEventGroups, {"events"}},
+                 {kLease, {"coordination.k8s.io"}, {"leases"}, "kube-system"}}},
       {.subject = "system:kube-scheduler",
        .is_user = true,
        .rules = {{kRead, {""}, {"nodes", "namespaces", "services", "replicationcontrollers", "persistentvolumes", "persistentvolumeclaims"}},
