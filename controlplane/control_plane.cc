@@ -9,7 +9,6 @@
 #include "base/log.h"
 #include "controlplane/apiserver/flags.h"
 #include "controlplane/controllers/controllers.h"
-#include "controlplane/etcd/store.h"
 #include "controlplane/scheduler/scheduler.h"
 #include "kube/client.h"
 
@@ -53,7 +52,7 @@ Result<controllers::Options> controller_options(const Flags& f) {
   return o;
 }
 
-Task<Result<>> serve(Daemon& d, const Flags& f, std::unique_ptr<etcd::Store>& store) {
+Task<Result<>> serve(Daemon& d, const Flags& f, std::shared_ptr<etcd::Kv>& store) {
   FL_CO_TRY(auto options, controller_options(f));
   const net::any_io_executor threads = d.context().get_executor();
   auto server = co_await apiserver::start(threads, *store, f.api.options);
@@ -98,9 +97,9 @@ int run_control_plane(int argc, char** argv) {
   }
   log::init({"control-plane", *level, f.api.log_json});
   apiserver::raise_file_limit();
-  auto store = etcd::Store::open(f.api.data_dir);
+  auto store = apiserver::open_store(f.api);
   if (!store) {
-    log::error("open the store in {}: {}", f.api.data_dir, store.error().message);
+    log::error("{}", store.error().message);
     return 1;
   }
   const auto threads = f.api.threads != 0 ? f.api.threads : std::max(1u, std::thread::hardware_concurrency());

@@ -58,7 +58,7 @@ Result<> IpAllocator::take(const IpAddress& ip) {
   if (!contains(ip))
     return fail(ErrorCode::invalid_argument, "the provided IP ({}) is not in the valid range. The range of valid IPs is {}",
                 ip.to_string(), range_.to_string());
-  if (!offsets_.take(*distance(first_, ip))) return fail(ErrorCode::already_exists, "provided IP is already allocated");
+  if (!offsets_.take(*distance(first_, ip))) return fail(ErrorCode::already_exists, "{}", kAddressTaken);
   return {};
 }
 

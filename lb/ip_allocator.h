@@ -13,6 +13,8 @@
 
 namespace fairlead::lb {
 
+inline constexpr char kAddressTaken[] = "provided IP is already allocated";
+
 class IpAllocator {
  public:
   struct Layout {

@@ -31,7 +31,7 @@ Result<> PortAllocator::take(std::int64_t port) {
   if (!range_.contains(port))
     return fail(ErrorCode::invalid_argument, "provided port is not in the valid range. The range of valid ports is {}", range_.to_string());
   if (!offsets_.take(static_cast<std::uint64_t>(port - range_.first)))
-    return fail(ErrorCode::already_exists, "provided port is already allocated");
+    return fail(ErrorCode::already_exists, "{}", kPortTaken);
   return {};
 }
 

@@ -11,6 +11,8 @@
 
 namespace fairlead::lb {
 
+inline constexpr char kPortTaken[] = "provided port is already allocated";
+
 struct PortRange {
   Port first = 30'000;
   Port last = 32'767;

@@ -8,7 +8,8 @@
 #include "controlplane/apiserver/core.h"
 #include "controlplane/apiserver/discovery.h"
 #include "controlplane/apiserver/handlers/api_handler.h"
-#include "controlplane/apiserver/service_hook.h"
+#include "controlplane/apiserver/services/hook.h"
+#include "controlplane/apiserver/services/repair.h"
 #include "kube/proto/core/v1/pod.pb.h"
 
 namespace fairlead::apiserver {
@@ -91,6 +92,7 @@ ClusterFacts facts_of(const Options& o) {
   ClusterFacts f;
   f.service_families.clear();
   for (const auto& p : o.service_cidrs) f.service_families.push_back(p.family());
+  f.storage_prefix = o.storage_prefix;
   return f;
 }
 
@@ -109,12 +111,14 @@ class Running final : public Apiserver {
       const bool ready = co_await r->cache->wait_for(1, std::chrono::seconds(30));
       if (!ready) co_return fail(ErrorCode::unavailable, "the store did not answer within 30 s");
     }
-    FL_CO_CHECK(load_service_hook(*core_));
+    auto repaired = co_await services::repair_claims(*core_);
+    if (!repaired) co_return repaired;
     FL_CO_CHECK(listen());
     const auto port = server_->address().port;
     auto made = co_await bootstrap(*core_, port);
     if (!made) co_return fail(std::move(made).error().with("make the system objects"));
     background_->run("service default/kubernetes", [core = core_, port] { return keep_kubernetes_service(*core, port); });
+    background_->run("claims", [core = core_] { return services::keep_claims_repaired(*core); });
     background_->run("compaction", [core = core_] { return compact_regularly(*core); });
     log::info("apiserver listening on {}", server_->address().to_string());
     co_return Result<>{};
@@ -127,6 +131,7 @@ class Running final : public Apiserver {
     if (server_) co_await server_->stop();
     core_->feeder->stop();
     co_await background_->stop();
+    co_await withdraw(*core_);
   }
 
  private:
@@ -144,8 +149,9 @@ class Running final : public Apiserver {
       r->cache = cache;
       if (r->kind->kind == "Event") r->ttl = c.options.event_ttl;
     }
-    c.storage = std::make_unique<Storage>(kv, c.clock);
-    c.feeder = std::make_unique<CacheFeeder>(kv, std::move(caches));
+    c.storage = std::make_unique<Storage>(kv, c.options.storage_prefix, c.clock);
+    c.feeder = std::make_unique<CacheFeeder>(kv, c.options.storage_prefix, std::move(caches));
+    services::attach_hook(c);
     c.admission = std::make_unique<Admission>(c.resources, *c.storage, c.random, c.options.disabled_admission);
     c.registry = std::make_unique<Registry>(*c.storage, *c.feeder, *c.admission, c.clock, c.random);
     FL_CHECK(make_identities(c));

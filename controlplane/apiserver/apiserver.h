@@ -43,6 +43,7 @@ struct Options {
   std::size_t max_writes_in_flight = 200;
   std::chrono::seconds event_ttl{3'600};
   std::chrono::seconds compaction_interval{300};  // of the store's history; 0: never
+  std::string storage_prefix = "/registry";       // of every key in the store
 };
 
 class Apiserver {

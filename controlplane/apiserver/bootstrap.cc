@@ -1,6 +1,9 @@
 #include "controlplane/apiserver/bootstrap.h"
 
+#include <algorithm>
+
 #include "base/log.h"
+#include "kube/codec.h"
 #include "kube/proto/core/v1/config.pb.h"
 #include "kube/proto/core/v1/service.pb.h"
 #include "kube/proto/discovery/v1.pb.h"
@@ -9,6 +12,7 @@ namespace fairlead::apiserver {
 namespace {
 
 constexpr char kName[] = "kubernetes";
+constexpr std::int64_t kPresenceSeconds = 15;
 
 WriteOptions as_apiserver() {
   WriteOptions o;
@@ -53,7 +57,50 @@ Task<Result<>> put(Core& core, const Resource& r, std::string ns, std::shared_pt
   co_return Result<>{};
 }
 
+// Renews our entry among the servers; answers the addresses of all of one family.
+Task<Result<std::vector<IpAddress>>> announce(Core& core, IpAddress ip) {
+  const auto prefix = core.options.storage_prefix + "/masterleases/";
+  if (core.presence != 0) {
+    FL_CO_TRY(const auto alive, co_await core.kv->lease_keep_alive(core.presence));
+    if (alive.ttl_seconds <= 0) core.presence = 0;
+  }
+  etcd::RangeRequest request;
+  request.key = prefix;
+  request.range_end = etcd::prefix_end(prefix);
+  FL_CO_TRY(const auto found, co_await core.kv->range(request));
+  std::vector<IpAddress> servers;
+  bool there = false;
+  for (const auto& kv : found.kvs) {
+    const auto other = IpAddress::parse(kv.key.substr(prefix.size()));
+    if (!other || other->family() != ip.family()) continue;
+    there = there || (*other == ip && kv.lease == core.presence);
+    if (*other != ip) servers.push_back(*other);
+  }
+  servers.push_back(ip);
+  std::sort(servers.begin(), servers.end());
+  if (there && core.presence != 0) co_return servers;
+  if (core.presence == 0) {
+    FL_CO_TRY(const auto granted, co_await core.kv->lease_grant(kPresenceSeconds, 0));
+    core.presence = granted.id;
+  }
+  corev1::Endpoints self;
+  self.add_subsets()->add_addresses()->set_ip(ip.to_string());
+  etcd::PutRequest put;
+  put.key = prefix + ip.to_string();
+  put.value = kube::to_protobuf(self);
+  put.lease = core.presence;
+  FL_CO_TRY(const auto done, co_await core.kv->put(std::move(put)));
+  (void)done;
+  co_return servers;
+}
+
 }  // namespace
+
+Task<> withdraw(Core& core) {
+  if (core.presence == 0) co_return;
+  auto done = co_await core.kv->lease_revoke(std::exchange(core.presence, 0));
+  if (!done) log::debug("leave the servers of this cluster: {}", done.error().message);  // it ends by itself in 15 seconds
+}
 
 Task<Result<>> reconcile_kubernetes_service(Core& core, Port port) {
   const auto ip = core.options.advertise_address;
@@ -82,13 +129,14 @@ Task<Result<>> reconcile_kubernetes_service(Core& core, Port port) {
   if (!made) co_return made;
 
   if (ip.is_loopback() || ip.is_unspecified()) co_return Result<>{};  // nobody else could reach us there: no endpoints
+  FL_CO_TRY_CTX(const auto servers, co_await announce(core, ip), "announce this server");
 
   auto e = std::make_shared<corev1::Endpoints>();
   e->mutable_metadata()->set_name(kName);
   e->mutable_metadata()->set_namespace_("default");
   (*e->mutable_metadata()->mutable_labels())["endpointslice.kubernetes.io/skip-mirror"] = "true";
   auto& subset = *e->add_subsets();
-  subset.add_addresses()->set_ip(ip.to_string());
+  for (const auto& server : servers) subset.add_addresses()->set_ip(server.to_string());
   auto& ep = *subset.add_ports();
   ep.set_name("https");
   ep.set_port(port);
@@ -102,9 +150,11 @@ Task<Result<>> reconcile_kubernetes_service(Core& core, Port port) {
   s->mutable_metadata()->set_namespace_("default");
   (*s->mutable_metadata()->mutable_labels())["kubernetes.io/service-name"] = kName;
   s->set_addresstype(ip.is_v4() ? "IPv4" : "IPv6");
-  auto& endpoint = *s->add_endpoints();
-  endpoint.add_addresses(ip.to_string());
-  endpoint.mutable_conditions()->set_ready(true);
+  for (const auto& server : servers) {
+    auto& endpoint = *s->add_endpoints();
+    endpoint.add_addresses(server.to_string());
+    endpoint.mutable_conditions()->set_ready(true);
+  }
   auto& sp = *s->add_ports();
   sp.set_name("https");
   sp.set_port(port);

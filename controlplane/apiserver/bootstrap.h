@@ -1,5 +1,8 @@
-// What must exist in every cluster: the system namespaces, and service default/kubernetes with the addresses of this
-// apiserver. Created when missing, repaired every ten seconds.
+// What must exist in every cluster: the system namespaces, and service default/kubernetes with the addresses of all its
+// apiservers. Created when missing, repaired every ten seconds.
+//
+// Each server says that it is there by a key with a lease of 15 seconds, <prefix>/masterleases/<address>, as kube-apiserver
+// does; the endpoints are those of all such keys, so one that dies leaves them.
 #pragma once
 
 #include "controlplane/apiserver/core.h"
@@ -10,6 +13,8 @@ namespace fairlead::apiserver {
 Task<Result<>> bootstrap(Core& core, Port port);
 // One round of repair.
 Task<Result<>> reconcile_kubernetes_service(Core& core, Port port);
+// Ends our part in it, when this server stops.
+Task<> withdraw(Core& core);
 // For ever.
 Task<> keep_kubernetes_service(Core& core, Port port);
 // Forgets the store's history that is older than one interval, every interval.

@@ -7,12 +7,11 @@
 
 #include "base/log.h"
 #include "controlplane/apiserver/flags.h"
-#include "controlplane/etcd/store.h"
 
 namespace fairlead::apiserver {
 namespace {
 
-Task<> serve_until_signal(net::io_context& io, etcd::Store& store, Options options, int& exit_code) {
+Task<> serve_until_signal(net::io_context& io, etcd::Kv& store, Options options, int& exit_code) {
   const auto executor = co_await net::this_coro::executor;
   net::signal_set signals(executor, SIGINT, SIGTERM);
   auto server = co_await start(executor, store, std::move(options));
@@ -31,7 +30,7 @@ Task<> serve_until_signal(net::io_context& io, etcd::Store& store, Options optio
 }  // namespace
 
 int run_apiserver(int argc, char** argv) {
-  CLI::App app{"The Kubernetes API server of Fairlead, with its embedded store.", "fairlead apiserver"};
+  CLI::App app{"The Kubernetes API server of Fairlead, on its embedded store or an etcd cluster.", "fairlead apiserver"};
   Flags flags;
   declare(app, flags);
   try {
@@ -50,9 +49,9 @@ int run_apiserver(int argc, char** argv) {
     return 2;
   }
   raise_file_limit();
-  auto store = etcd::Store::open(flags.data_dir);
+  auto store = open_store(flags);
   if (!store) {
-    log::error("open the store in {}: {}", flags.data_dir, store.error().message);
+    log::error("{}", store.error().message);
     return 1;
   }
   const auto threads = flags.threads ? flags.threads : std::max(1u, std::thread::hardware_concurrency());

@@ -50,6 +50,7 @@ struct Core {
   // To node agents, for logs; the TLS identity is the apiserver's own.
   std::function<Result<std::shared_ptr<http::Client>>(net::any_io_executor, const std::string& base_url)> node_client;
 
+  etcd::LeaseId presence = 0;  // of our entry among the servers of this cluster (bootstrap.cc); one coroutine at a time
   std::atomic<int> reads_in_flight{0};
   std::atomic<int> writes_in_flight{0};
   std::atomic<bool> stopping{false};

@@ -3,9 +3,26 @@
 #include <sys/resource.h>
 
 #include "base/version.h"
+#include "controlplane/etcd/store.h"
 #include "lb/port_allocator.h"
 
 namespace fairlead::apiserver {
+
+namespace {
+
+Result<> check_store(const Flags& f) {
+  const auto& e = f.etcd;
+  if (e.endpoints.empty() && !(e.ca_file.empty() && e.certificate_file.empty() && e.key_file.empty()))
+    return fail(ErrorCode::invalid_argument, "--etcd-cafile, --etcd-certfile and --etcd-keyfile need --etcd-servers");
+  if (e.certificate_file.empty() != e.key_file.empty())
+    return fail(ErrorCode::invalid_argument, "--etcd-certfile and --etcd-keyfile belong together");
+  const auto& prefix = f.options.storage_prefix;
+  if (prefix.size() < 2 || prefix.front() != '/' || prefix.back() == '/')
+    return fail(ErrorCode::invalid_argument, "--etcd-prefix '{}': want a path that begins with / and does not end with it", prefix);
+  return {};
+}
+
+}  // namespace
 
 void declare(CLI::App& app, Flags& f) {
   auto& o = f.options;
@@ -13,7 +30,14 @@ void declare(CLI::App& app, Flags& f) {
   app.add_option("--bind-address", f.bind_address, "address to listen on")->capture_default_str();
   app.add_option("--secure-port", f.secure_port, "port to listen on")->capture_default_str();
   app.add_option("--advertise-address", f.advertise_address, "address that nodes and pods reach this server at");
-  app.add_option("--data-dir", f.data_dir, "folder of the embedded store")->capture_default_str();
+  auto* data_dir = app.add_option("--data-dir", f.data_dir, "folder of the embedded store")->capture_default_str();
+  app.add_option("--etcd-servers", f.etcd.endpoints, "URLs of an etcd cluster to use instead of the embedded store")
+      ->delimiter(',')
+      ->excludes(data_dir);
+  app.add_option("--etcd-cafile", f.etcd.ca_file, "CA that signs the cluster's certificates");
+  app.add_option("--etcd-certfile", f.etcd.certificate_file, "our certificate towards the cluster");
+  app.add_option("--etcd-keyfile", f.etcd.key_file, "its key");
+  app.add_option("--etcd-prefix", o.storage_prefix, "prefix of every key in the store")->capture_default_str();
   app.add_option("--tls-cert-file", o.tls_certificate_file, "server certificate (PEM)")->required();
   app.add_option("--tls-private-key-file", o.tls_key_file, "its key (PEM)")->required();
   app.add_option("--client-ca-file", o.client_ca_file, "CA that signs client certificates");
@@ -51,12 +75,22 @@ Result<> resolve(Flags& f) {
     o.service_cidrs.push_back(prefix);
     ranges.remove_prefix(comma == std::string_view::npos ? ranges.size() : comma + 1);
   }
+  FL_CHECK(check_store(f));
   FL_TRY_CTX(const auto ports, lb::PortRange::parse(f.node_port_range), "--service-node-port-range");
   o.node_port_first = ports.first;
   o.node_port_last = ports.last;
   o.disabled_admission.insert(f.disabled_admission.begin(), f.disabled_admission.end());
   o.event_ttl = std::chrono::minutes(f.event_ttl_minutes);
   return {};
+}
+
+Result<std::shared_ptr<etcd::Kv>> open_store(const Flags& f) {
+  if (!f.etcd.endpoints.empty()) {
+    FL_TRY_CTX(auto remote, etcd::Remote::connect(f.etcd), "--etcd-servers");
+    return std::shared_ptr<etcd::Kv>(std::move(remote));
+  }
+  FL_TRY_CTX(auto store, etcd::Store::open(f.data_dir), "open the store in {}", f.data_dir);
+  return std::shared_ptr<etcd::Kv>(std::move(store));
 }
 
 void raise_file_limit() {

@@ -8,12 +8,15 @@
 #include <chrono>
 #include <functional>
 #include <memory>
+#include <set>
 #include <string>
 #include <string_view>
+#include <vector>
 #include <vector>
 
 #include "controlplane/apiserver/object.h"
 #include "controlplane/apiserver/registry/strategy.h"
+#include "controlplane/etcd/kv.h"
 #include "kube/kinds.h"
 
 namespace fairlead::apiserver {
@@ -22,20 +25,38 @@ class WatchCache;
 class TablePrinter;
 struct ClusterFacts;
 
-// What a write reserves outside its object (addresses, ports). Destroying it without commit() gives everything back.
+// A key in the store that stands for something only one object may have (an address, a port).
+struct Claim {
+  std::string key;
+  std::string value;
+};
+
+// The claims that a write makes and gives up, in the same transaction as its object. Destroying it without commit() takes
+// back what memory holds for it.
 class Reservation {
  public:
   virtual ~Reservation() = default;
-  virtual void commit() = 0;
+  virtual const std::vector<Claim>& taken() const = 0;        // must be absent
+  virtual const std::vector<std::string>& freed() const = 0;  // deleted where owns() says so
+  virtual bool owns(const etcd::KeyValue& claim) const = 0;
+  virtual void refused(const std::string& key) = 0;           // of taken(): somebody else has it
+  virtual void commit(etcd::Revision revision) = 0;           // the write has been done
+};
+
+// What earlier tries of one write met.
+struct Contention {
+  std::set<std::string> refused;  // claims that others have
+  bool exhausted = false;         // memory knows of nothing that is free; the store may
 };
 
 // Called for each write of a resource that needs reservations. May fill in the object. Thread safe; does not block.
+// `contention` must outlive the reservation.
 class WriteHook {
  public:
   virtual ~WriteHook() = default;
-  virtual void create(Message& object, std::unique_ptr<Reservation>& out, field::ErrorList& errors) = 0;
-  virtual void update(Message& now, const Message& before, std::unique_ptr<Reservation>& out, field::ErrorList& errors) = 0;
-  virtual void removed(const Message& object) = 0;
+  virtual std::unique_ptr<Reservation> create(Message& object, Contention& contention, field::ErrorList& errors) = 0;
+  virtual std::unique_ptr<Reservation> update(Message& now, const Message& before, Contention& contention, field::ErrorList& errors) = 0;
+  virtual std::unique_ptr<Reservation> remove(const Message& object) = 0;
 };
 
 struct Resource {

@@ -8,12 +8,12 @@
 namespace fairlead::apiserver {
 namespace {
 
-// Where upstream keeps a resource when it is not /registry/<resource>/ (default_storage_factory_builder.go).
-std::string storage_prefix(const kube::Kind& k) {
+// Where upstream keeps a resource when it is not <prefix>/<resource>/ (default_storage_factory_builder.go).
+std::string place_of(const kube::Kind& k, const std::string& prefix) {
   static const std::map<std::string, std::string, std::less<>> special = {
       {"nodes", "minions"}, {"services", "services/specs"}, {"endpoints", "services/endpoints"}, {"replicationcontrollers", "controllers"}};
   const auto it = k.group.empty() ? special.find(k.resource) : special.end();
-  return fmt::format("/registry/{}/", it == special.end() ? std::string(k.resource) : it->second);
+  return fmt::format("{}/{}/", prefix, it == special.end() ? std::string(k.resource) : it->second);
 }
 
 }  // namespace
@@ -24,7 +24,7 @@ Resources::Resources(const ClusterFacts& facts) {
     auto r = std::make_unique<Resource>();
     r->kind = &k;
     r->storage_kind = &k;
-    r->prefix = storage_prefix(k);
+    r->prefix = place_of(k, facts.storage_prefix);
     r->strategy = make_strategy(k, facts);
     r->printer = &table_printer(k.group, k.kind);
     if (k.group == "events.k8s.io") {

@@ -154,6 +154,8 @@ class Kv {
   virtual Task<Result<LeaseGrant>> lease_keep_alive(LeaseId id) = 0;  // ttl 0: gone
   virtual Task<Result<LeaseInfo>> lease_time_to_live(LeaseId id, bool keys) = 0;
   virtual Task<Result<std::vector<LeaseId>>> lease_list() = 0;
+  // Whether the answer to WatchStream::request_progress() never overtakes events (etcd before 3.4.31 and 3.5.13 may let it).
+  virtual bool progress_is_exact() const { return true; }
 };
 
 std::string prefix_end(std::string_view prefix);  // range_end for "all keys that start with prefix"

@@ -1,6 +1,7 @@
 #include "controlplane/etcd/log_table.h"
 
 #include <lmdb.h>
+#include <sys/statvfs.h>
 
 #include <cerrno>
 #include <utility>
@@ -20,6 +21,13 @@ Failure lmdb_fail(int rc, std::string_view what) { return fail(lmdb_error(rc, wh
 
 MDB_val val(std::string_view s) { return {s.size(), const_cast<char*>(s.data())}; }
 std::string_view view(const MDB_val& v) { return {static_cast<const char*>(v.mv_data), v.mv_size}; }
+
+bool nearly_full(MDB_env* env) {
+  constexpr std::uint64_t kLittle = 1u << 20;
+  mdb_filehandle_t fd;
+  struct statvfs s {};
+  return mdb_env_get_fd(env, &fd) == 0 && ::fstatvfs(fd, &s) == 0 && std::uint64_t{s.f_bavail} * s.f_frsize < kLittle;
+}
 
 constexpr unsigned kReaders = 1024;
 constexpr std::size_t kPooled = 64;
@@ -178,7 +186,9 @@ Result<> LogTable::Batch::unset(const std::string& name) {
 }
 
 Result<> LogTable::Batch::commit() {
-  if (int rc = mdb_txn_commit(std::exchange(txn_, nullptr))) return lmdb_fail(rc, "commit to log table");
+  int rc = mdb_txn_commit(std::exchange(txn_, nullptr));
+  if (rc == EIO && nearly_full(table_->env_)) rc = ENOSPC;  // what LMDB calls a write that came out short
+  if (rc != 0) return lmdb_fail(rc, "commit to log table");
   return {};
 }
 

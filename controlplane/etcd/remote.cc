@@ -2,6 +2,7 @@
 
 #include <grpcpp/grpcpp.h>
 
+#include <cstdio>
 #include <deque>
 #include <mutex>
 
@@ -68,6 +69,14 @@ Result<Endpoints> parse_endpoints(const std::vector<std::string>& urls) {
   return out;
 }
 
+// Before 3.4.31 and 3.5.13 the answer to a progress request may be ahead of events that are still on their way.
+bool has_exact_progress(const std::string& version) {
+  int major = 0, minor = 0, patch = 0;
+  if (std::sscanf(version.c_str(), "%d.%d.%d", &major, &minor, &patch) != 3) return false;
+  if (major != 3) return major > 3;
+  return minor == 4 ? patch >= 31 : minor == 5 ? patch >= 13 : minor > 5;
+}
+
 class Client final : public Remote, public std::enable_shared_from_this<Client> {
  public:
   Client(std::shared_ptr<grpc::Channel> c, RemoteOptions o)
@@ -88,6 +97,14 @@ class Client final : public Remote, public std::enable_shared_from_this<Client> 
     return {};
   }
 
+  // Asks one member which etcd it is; one that does not say is taken for an old one.
+  void learn_version() {
+    grpc::ClientContext context;
+    prepare(context, true);
+    pb::StatusResponse r;
+    progress_is_exact_ = maintenance_->Status(&context, {}, &r).ok() && has_exact_progress(r.version());
+  }
+
   Task<Result<RangeResponse>> range(RangeRequest r) override;
   Task<Result<PutResponse>> put(PutRequest r) override;
   Task<Result<DeleteRangeResponse>> delete_range(DeleteRangeRequest r) override;
@@ -100,6 +117,7 @@ class Client final : public Remote, public std::enable_shared_from_this<Client> 
   Task<Result<LeaseInfo>> lease_time_to_live(LeaseId id, bool keys) override;
   Task<Result<std::vector<LeaseId>>> lease_list() override;
   Task<Result<RemoteStatus>> status() override;
+  bool progress_is_exact() const override { return progress_is_exact_; }
 
   pb::Watch::Stub& watch_stub() { return *watch_; }
   void prepare(grpc::ClientContext& context, bool with_deadline) {
@@ -120,6 +138,7 @@ class Client final : public Remote, public std::enable_shared_from_this<Client> 
   std::unique_ptr<pb::Auth::Stub> auth_;
   std::mutex token_mutex_;
   std::string token_;
+  bool progress_is_exact_ = false;
 };
 
 // One call: what it owns lives until gRPC's callback.
@@ -505,6 +524,7 @@ Result<std::shared_ptr<Remote>> Remote::connect(RemoteOptions options) {
     return fail(ErrorCode::unavailable, "no connection to etcd at {} within {} ms", endpoints.target, options.dial_timeout.count());
   auto client = std::make_shared<Client>(std::move(channel), std::move(options));
   FL_CHECK(client->log_in());
+  client->learn_version();
   return std::shared_ptr<Remote>(std::move(client));
 }
 

@@ -55,6 +55,13 @@ void Store::Impl::run_group(std::vector<std::unique_ptr<Op>> ops) {
     flushed_.wait_for(lock, std::chrono::seconds(5),
                       [&] { return flush_failing_ || flusher_stop_ || unflushed_bytes_ <= 8 * options_.flush_bytes; });
   }
+  // The flusher is behind: see to it here that the next file of the write-ahead log is there before it is needed, so that a
+  // full disk is met while puts can still be refused, and not in the middle of a group.
+  if (unflushed_bytes_ >= options_.flush_bytes / 2)
+    if (auto prepared = wal_->prepare(); !prepared) {
+      if (prepared.error().code == ErrorCode::resource_exhausted) disk_full_ = true;
+      else poison(std::move(prepared).error().with("prepare the write-ahead log"));
+    }
   std::size_t begin = 0;
   do {
     std::size_t end = begin;

@@ -41,17 +41,27 @@ Result<etcd::Revision> parse_resource_version(std::string_view text) {
 
 // ---- create
 
-ApiResult<> Registry::finish_create(const Resource& r, const std::string& ns, Message& o, const WriteOptions& options,
+ApiResult<> Registry::finish_create(const Resource& r, Message& o, const WriteOptions& options, Contention& contention,
                                     std::unique_ptr<Reservation>& reservation) {
   field::ErrorList errors = validate_meta(meta_of(o), r.kind->namespaced(), r.strategy->name_check(), field::Path("metadata"));
   r.strategy->validate(o, errors);
   // Reserve only for what is valid, so that a bad object cannot use up addresses even for a moment.
-  if (errors.empty() && r.hook) r.hook->create(o, reservation, errors);
+  if (errors.empty() && r.hook) reservation = r.hook->create(o, contention, errors);
   if (!errors.empty()) return api_fail(invalid(*r.kind, meta_of(o).name(), errors));
   r.strategy->canonicalise(o);
   warn(options, r.strategy->warnings(o));
-  (void)ns;
   return {};
+}
+
+Task<ApiResult<bool>> Registry::look_again(const Resource& r, Contention& contention, bool& looked) {
+  if (!contention.exhausted || looked) co_return false;
+  looked = true;
+  contention = {};
+  auto newest = co_await storage_.current_revision();
+  if (!newest) co_return api_fail(std::move(newest).error());
+  auto fresh = co_await feeder_.ensure_fresh(r.cache, *newest);
+  if (!fresh) co_return api_fail(std::move(fresh).error());
+  co_return true;
 }
 
 Task<ApiResult<Registry::Object>> Registry::create(const Resource& r, std::string ns, Object object, WriteOptions options) {
@@ -82,21 +92,39 @@ Task<ApiResult<Registry::Object>> Registry::create(const Resource& r, std::strin
   auto admitted = co_await admission_.on_create(r, ns, *object, options);
   if (!admitted) co_return api_fail(std::move(admitted).error());
 
-  for (int attempt = 1;; ++attempt) {
+  int names = 1;
+  bool looked = false;
+  Contention contention;
+  while (true) {
+    auto draft = clone(*object);  // a hook fills in what another try may have to choose anew
     std::unique_ptr<Reservation> reservation;
-    API_CO_CHECK(finish_create(r, ns, *object, options, reservation));
-    if (options.dry_run) {
-      auto existing = co_await storage_.get(r, r.key(ns, meta_of(*object).name()), meta_of(*object).name());
-      if (existing) co_return api_fail(already_exists(*r.kind, meta_of(*object).name()));
-      co_return std::move(object);
+    auto finished = finish_create(r, *draft, options, contention, reservation);
+    if (!finished) {
+      auto again = co_await look_again(r, contention, looked);
+      if (!again) co_return api_fail(std::move(again).error());
+      if (*again) continue;
+      co_return api_fail(std::move(finished).error());
     }
-    auto stored = co_await storage_.create(r, r.key(ns, meta_of(*object).name()), *object, r.ttl);
+    const auto name = meta_of(*draft).name();
+    if (options.dry_run) {
+      auto existing = co_await storage_.get(r, r.key(ns, name), name);
+      if (existing) co_return api_fail(already_exists(*r.kind, name));
+      if (reservation) {
+        auto free = co_await storage_.claimable(*reservation);
+        if (!free) co_return api_fail(std::move(free).error());
+        if (!*free) continue;
+      }
+      co_return std::move(draft);
+    }
+    const auto refused = contention.refused.size();
+    auto stored = co_await storage_.create(r, r.key(ns, name), *draft, r.ttl, reservation.get());
     if (stored) {
-      if (reservation) reservation->commit();
+      if (reservation) reservation->commit(stored->revision);
       co_return std::move(stored->object);
     }
+    if (contention.refused.size() > refused) continue;
     if (!generate || stored.error().reason != "AlreadyExists") co_return api_fail(std::move(stored).error());
-    if (attempt == kNameAttempts) co_return api_fail(generate_name_conflict(*r.kind, meta_of(*object).name()));
+    if (names++ == kNameAttempts) co_return api_fail(generate_name_conflict(*r.kind, name));
     mutable_meta_of(*object).set_name(base + random_suffix(random_, kSuffix));
   }
 }
@@ -160,7 +188,7 @@ void carry_over(Message& now, const Message& before) {
 }  // namespace
 
 ApiResult<> Registry::finish_update(const Resource& r, Part part, Message& now, const Message& before, const WriteOptions& options,
-                                    std::unique_ptr<Reservation>& reservation) {
+                                    Contention& contention, std::unique_ptr<Reservation>& reservation) {
   const auto& s = *r.strategy;
   carry_over(now, before);
   s.apply_defaults(now);
@@ -178,7 +206,7 @@ ApiResult<> Registry::finish_update(const Resource& r, Part part, Message& now, 
     s.validate_update(now, before, errors);
   else if (part == Part::status)
     s.validate_status_update(now, before, errors);
-  if (errors.empty() && r.hook && part == Part::main) r.hook->update(now, before, reservation, errors);
+  if (errors.empty() && r.hook && part == Part::main) reservation = r.hook->update(now, before, contention, errors);
   if (!errors.empty()) return api_fail(invalid(*r.kind, meta_of(now).name(), errors));
   s.canonicalise(now);
   if (part == Part::main) warn(options, s.warnings(now));
@@ -190,11 +218,13 @@ Task<ApiResult<Registry::UpdateResult>> Registry::update(const Resource& r, std:
   const auto key = r.key(ns, name);
   // What a call of the transform found, for after the transaction.
   struct Shared {
+    Contention contention;
     std::unique_ptr<Reservation> reservation;
     Object result;
     bool absent = false;
     Warnings warnings;
   } shared;
+  bool looked = false;
   for (int attempt = 0;; ++attempt) {
     const auto change = [&](const Message* current) -> ApiResult<Storage::Outcome> {
       shared.reservation.reset();
@@ -213,19 +243,28 @@ Task<ApiResult<Registry::UpdateResult>> Registry::update(const Resource& r, std:
       API_CHECK(check_versions(r, *now, *current));
       auto quiet = options;
       quiet.warnings = &shared.warnings;
-      API_CHECK(finish_update(r, part, *now, *current, quiet, shared.reservation));
+      API_CHECK(finish_update(r, part, *now, *current, quiet, shared.contention, shared.reservation));
       Storage::Outcome out;
       out.ttl = r.ttl;
       if (options.dry_run) {
         shared.result = std::move(now);
         return out;
       }
-      if (deletion_complete(r, *now)) out.remove = true;
+      if (deletion_complete(r, *now)) {
+        out.remove = true;
+        if (r.hook) shared.reservation = r.hook->remove(*current);
+      }
+      out.reservation = shared.reservation.get();
       out.put = std::move(now);
       return out;
     };
     auto done = co_await storage_.update(r, key, name, change, nullptr);
-    if (!done && !(shared.absent && shared.result)) co_return api_fail(std::move(done).error());
+    if (!done && !(shared.absent && shared.result)) {
+      auto again = co_await look_again(r, shared.contention, looked);
+      if (!again) co_return api_fail(std::move(again).error());
+      if (*again) continue;
+      co_return api_fail(std::move(done).error());
+    }
     if (shared.absent) {  // PUT of a new object
       auto object = std::move(shared.result);
       mutable_meta_of(*object).clear_uid();
@@ -237,10 +276,14 @@ Task<ApiResult<Registry::UpdateResult>> Registry::update(const Resource& r, std:
       if (created.error().reason != "AlreadyExists" || attempt == 4) co_return api_fail(std::move(created).error());
       continue;  // somebody created it meanwhile
     }
+    if (options.dry_run && shared.reservation) {
+      auto free = co_await storage_.claimable(*shared.reservation);
+      if (!free) co_return api_fail(std::move(free).error());
+      if (!*free) continue;
+    }
     warn(options, std::move(shared.warnings));
     if (options.dry_run) co_return UpdateResult{std::move(shared.result), false};
-    if (shared.reservation) shared.reservation->commit();
-    if (done->removed && r.hook) r.hook->removed(*done->stored.object);
+    if (shared.reservation && done->written) shared.reservation->commit(done->stored.revision);
     co_return UpdateResult{std::move(done->stored.object), false};
   }
 }
@@ -305,6 +348,7 @@ Task<ApiResult<Registry::DeleteResult>> Registry::remove(const Resource& r, std:
   API_CO_CHECK(check_delete_options(r, how));
   Object dry_result;
   bool dry_gone = false;
+  std::unique_ptr<Reservation> reservation;
   const auto change = [&](const Message* current) -> ApiResult<Storage::Outcome> {
     if (!current) return api_fail(not_found(*r.kind, name));
     API_CHECK(check_preconditions(r, how, *current));
@@ -324,6 +368,7 @@ Task<ApiResult<Registry::DeleteResult>> Registry::remove(const Resource& r, std:
     const bool hold = waits_for_finalizers(r, *now);
     Storage::Outcome out;
     out.ttl = r.ttl;
+    reservation.reset();
     if (grace > 0 || hold) {
       const auto started = marked ? from_time(m.deletiontimestamp()) - std::chrono::seconds(m.deletiongraceperiodseconds()) : clock_.wall();
       const bool shortened = marked && m.has_deletiongraceperiodseconds() && grace < m.deletiongraceperiodseconds();
@@ -341,13 +386,14 @@ Task<ApiResult<Registry::DeleteResult>> Registry::remove(const Resource& r, std:
       dry_gone = out.remove;
       return Storage::Outcome{};
     }
+    if (out.remove && r.hook) reservation = r.hook->remove(*current);
+    out.reservation = reservation.get();
     out.put = std::move(now);
     return out;
   };
   auto done = co_await storage_.update(r, r.key(ns, name), name, change, nullptr);
   if (!done) co_return api_fail(std::move(done).error());
   if (options.dry_run) co_return DeleteResult{std::move(dry_result), dry_gone};
-  if (done->removed && r.hook) r.hook->removed(*done->stored.object);
   co_return DeleteResult{std::move(done->stored.object), done->removed};
 }
 

@@ -87,10 +87,12 @@ class Registry {
   Storage& storage() { return storage_; }
 
  private:
-  ApiResult<> finish_create(const Resource& resource, const std::string& ns, Message& object, const WriteOptions& options,
+  ApiResult<> finish_create(const Resource& resource, Message& object, const WriteOptions& options, Contention& contention,
                             std::unique_ptr<Reservation>& reservation);
   ApiResult<> finish_update(const Resource& resource, Part part, Message& now, const Message& before, const WriteOptions& options,
-                            std::unique_ptr<Reservation>& reservation);
+                            Contention& contention, std::unique_ptr<Reservation>& reservation);
+  // When memory knew of nothing free: lets it see all that the store has, once. True: try again.
+  Task<ApiResult<bool>> look_again(const Resource& resource, Contention& contention, bool& looked);
   Task<ApiResult<ListResult>> list_exact(const Resource& resource, Selection selection, std::int64_t limit, etcd::Revision revision,
                                          std::string after_key);
 

@@ -16,9 +16,21 @@
 
 namespace fairlead::apiserver {
 
+// Told of the keys under one prefix that are no resource's, before the caches are told of the same revision.
+class KeyObserver {
+ public:
+  virtual ~KeyObserver() = default;
+  virtual void reset(const std::vector<std::string>& keys) = 0;  // these and no others exist
+  virtual void changed(const std::string& key, bool exists) = 0;
+  virtual void complete_up_to(etcd::Revision revision) = 0;      // everything up to there has been told
+};
+
 class CacheFeeder {
  public:
-  CacheFeeder(etcd::Kv& kv, std::vector<std::shared_ptr<WatchCache>> caches);
+  // `prefix` of all keys ("/registry"); the caches' own lie below it.
+  CacheFeeder(etcd::Kv& kv, std::string prefix, std::vector<std::shared_ptr<WatchCache>> caches);
+  // Before run(); the observer must live until run() has ended.
+  void observe(std::vector<std::string> prefixes, KeyObserver& observer);
   // Lists and watches until stop().
   Task<> run();
   void stop();
@@ -31,9 +43,14 @@ class CacheFeeder {
   Task<Result<etcd::Revision>> list_all();
   Task<Result<>> follow(etcd::Revision revision);
   WatchCache* cache_of(std::string_view key) const;
+  bool observed(std::string_view key) const;
+  Task<> ask_for_progress();
   void apply(const etcd::WatchBatch& batch);
 
   etcd::Kv& kv_;
+  const std::string prefix_;  // with the slash at its end
+  KeyObserver* observer_ = nullptr;
+  std::vector<std::string> observed_;
   std::vector<std::shared_ptr<WatchCache>> caches_;  // longest prefix first
   std::mutex mutex_;
   std::shared_ptr<etcd::WatchStream> stream_;

@@ -24,6 +24,39 @@ etcd::Compare at_mod_revision(std::string key, etcd::Revision revision) {
   return c;
 }
 
+bool found_key(const etcd::ResponseOp& op) {
+  const auto* range = std::get_if<etcd::RangeResponse>(&op);
+  return range && range->count > 0;
+}
+
+// The object's own operations come first in every transaction; claims follow.
+constexpr std::size_t kFirstClaim = 1;
+
+void make_claims(const Reservation& reservation, etcd::TxnRequest& txn) {
+  for (const auto& claim : reservation.taken()) {
+    txn.compare.push_back(at_mod_revision(claim.key, 0));
+    etcd::PutRequest put;
+    put.key = claim.key;
+    put.value = claim.value;
+    txn.success.emplace_back(std::move(put));
+    auto look = one(claim.key);
+    look.keys_only = true;
+    txn.failure.emplace_back(std::move(look));
+  }
+}
+
+// From the failure branch of such a transaction: whether a claim was in the way.
+bool report_refused(Reservation& reservation, const etcd::TxnResponse& response) {
+  bool any = false;
+  const auto& taken = reservation.taken();
+  for (std::size_t i = 0; i < taken.size() && kFirstClaim + i < response.responses.size(); ++i) {
+    if (!found_key(response.responses[kFirstClaim + i])) continue;
+    reservation.refused(taken[i].key);
+    any = true;
+  }
+  return any;
+}
+
 }  // namespace
 
 Result<Stored> Storage::decode(const Resource& resource, const etcd::KeyValue& kv) const {
@@ -84,7 +117,41 @@ Task<ApiResult<etcd::LeaseId>> Storage::lease_for(std::chrono::seconds ttl) {
   co_return lease_;
 }
 
-Task<ApiResult<Stored>> Storage::create(const Resource& resource, std::string key, const Message& object, std::chrono::seconds ttl) {
+// Adds the deletion of those claims that still are the object's own.
+Task<ApiResult<>> Storage::give_up(const Reservation& reservation, etcd::TxnRequest& txn) {
+  if (reservation.freed().empty()) co_return ApiResult<>{};
+  etcd::TxnRequest look;
+  for (const auto& key : reservation.freed()) look.success.emplace_back(one(key));
+  auto found = co_await kv_.txn(std::move(look));
+  if (!found) co_return api_fail(from_error(found.error()));
+  for (const auto& op : found->responses) {
+    const auto* range = std::get_if<etcd::RangeResponse>(&op);
+    if (!range || range->kvs.empty() || !reservation.owns(range->kvs[0])) continue;
+    txn.compare.push_back(at_mod_revision(range->kvs[0].key, range->kvs[0].mod_revision));
+    etcd::DeleteRangeRequest del;
+    del.key = range->kvs[0].key;
+    txn.success.emplace_back(std::move(del));
+  }
+  co_return ApiResult<>{};
+}
+
+Task<ApiResult<bool>> Storage::claimable(Reservation& reservation) {
+  if (reservation.taken().empty()) co_return true;
+  etcd::TxnRequest look;
+  for (const auto& claim : reservation.taken()) look.success.emplace_back(one(claim.key));
+  auto found = co_await kv_.txn(std::move(look));
+  if (!found) co_return api_fail(from_error(found.error()));
+  bool free = true;
+  for (std::size_t i = 0; i < found->responses.size(); ++i) {
+    if (!found_key(found->responses[i])) continue;
+    reservation.refused(reservation.taken()[i].key);
+    free = false;
+  }
+  co_return free;
+}
+
+Task<ApiResult<Stored>> Storage::create(const Resource& resource, std::string key, const Message& object, std::chrono::seconds ttl,
+                                        Reservation* reservation) {
   auto object_copy = clone(object);
   auto lease = co_await lease_for(ttl);
   if (!lease) co_return api_fail(std::move(lease).error());
@@ -95,9 +162,18 @@ Task<ApiResult<Stored>> Storage::create(const Resource& resource, std::string ke
   put.value = encode(resource, *object_copy);
   put.lease = *lease;
   txn.success.emplace_back(std::move(put));
+  auto look = one(key);
+  look.keys_only = true;
+  txn.failure.emplace_back(std::move(look));
+  if (reservation) make_claims(*reservation, txn);
   auto response = co_await kv_.txn(std::move(txn));
   if (!response) co_return api_fail(from_error(response.error()));
-  if (!response->succeeded) co_return api_fail(already_exists(*resource.kind, meta_of(*object_copy).name()));
+  if (!response->succeeded) {
+    const bool there = !response->responses.empty() && found_key(response->responses[0]);
+    if (!there && reservation && report_refused(*reservation, *response))
+      co_return api_fail(conflict(*resource.kind, meta_of(*object_copy).name(), "an address or port was taken meanwhile"));
+    co_return api_fail(already_exists(*resource.kind, meta_of(*object_copy).name()));
+  }
   mutable_meta_of(*object_copy).set_resourceversion(std::to_string(response->revision));
   co_return Stored{std::move(object_copy), response->revision};
 }
@@ -166,6 +242,11 @@ Task<ApiResult<Storage::Updated>> Storage::update(const Resource& resource, std:
       put.lease = *lease;
       txn.success.emplace_back(std::move(put));
     }
+    if (outcome->reservation) {
+      make_claims(*outcome->reservation, txn);
+      auto given_up = co_await give_up(*outcome->reservation, txn);
+      if (!given_up) co_return api_fail(std::move(given_up).error());
+    }
     auto response = co_await kv_.txn(std::move(txn));
     if (!response) co_return api_fail(from_error(response.error()));
     if (response->succeeded) {
@@ -179,6 +260,7 @@ Task<ApiResult<Storage::Updated>> Storage::update(const Resource& resource, std:
       co_return done;
     }
     // Somebody was faster; the transaction brought the newer state along.
+    if (outcome->reservation) report_refused(*outcome->reservation, *response);
     exists = false;
     from_cache = false;
     current = {};
@@ -226,7 +308,7 @@ Task<ApiResult<Storage::Listed>> Storage::list(const Resource& resource, const S
 
 Task<ApiResult<etcd::Revision>> Storage::current_revision() {
   etcd::RangeRequest request;
-  request.key = "/registry/health";
+  request.key = prefix_ + "/health";
   request.keys_only = true;
   request.limit = 1;
   auto response = co_await kv_.range(request);

@@ -25,11 +25,15 @@ struct Stored {
 
 class Storage {
  public:
-  Storage(etcd::Kv& kv, const Clock& clock) : kv_(kv), clock_(clock) {}
+  Storage(etcd::Kv& kv, std::string prefix, const Clock& clock) : kv_(kv), prefix_(std::move(prefix)), clock_(clock) {}
 
   Task<ApiResult<Stored>> get(const Resource& resource, std::string key, std::string name);
-  // ttl 0: for ever.
-  Task<ApiResult<Stored>> create(const Resource& resource, std::string key, const Message& object, std::chrono::seconds ttl);
+  // ttl 0: for ever. With a reservation its claims are made in the same transaction; when the store refuses one, nothing is
+  // written, the reservation is told, and the error is a conflict.
+  Task<ApiResult<Stored>> create(const Resource& resource, std::string key, const Message& object, std::chrono::seconds ttl,
+                                 Reservation* reservation = nullptr);
+  // Whether all claims could be made now; the reservation is told of those that could not.
+  Task<ApiResult<bool>> claimable(Reservation& reservation);
 
   // Reads, asks `change` for what to store instead, writes only if nobody wrote in between, else asks again with the newer
   // object. `current` is null when the object does not exist. An answer that equals the current object is not written.
@@ -37,6 +41,7 @@ class Storage {
     std::unique_ptr<Message> put;  // null with remove=false: leave as it is
     bool remove = false;
     std::chrono::seconds ttl{0};
+    Reservation* reservation = nullptr;  // after a refusal `change` is asked again
   };
   using Transform = std::function<ApiResult<Outcome>(const Message* current)>;
   struct Updated {
@@ -65,8 +70,10 @@ class Storage {
   Result<Stored> decode(const Resource& resource, const etcd::KeyValue& kv) const;
   std::string encode(const Resource& resource, const Message& object) const;
   Task<ApiResult<etcd::LeaseId>> lease_for(std::chrono::seconds ttl);
+  Task<ApiResult<>> give_up(const Reservation& reservation, etcd::TxnRequest& txn);
 
   etcd::Kv& kv_;
+  const std::string prefix_;
   const Clock& clock_;
   std::mutex lease_mutex_;
   etcd::LeaseId lease_ = 0;  // shared by objects of one minute

@@ -256,8 +256,8 @@ struct WithStore : ::testing::Test {
     auto& r = resource();
     cache = std::make_shared<WatchCache>(r, SystemClock::get(), CacheOptions{});
     r.cache = cache;
-    feeder = std::make_unique<CacheFeeder>(*store, std::vector{cache});
-    storage = std::make_unique<Storage>(*store, SystemClock::get());
+    feeder = std::make_unique<CacheFeeder>(*store, "/registry", std::vector{cache});
+    storage = std::make_unique<Storage>(*store, "/registry", SystemClock::get());
     running = true;
     net::co_spawn(loop.context(), feeder->run(), net::bind_cancellation_slot(cancel.slot(), [this](std::exception_ptr) { running = false; }));
   }

@@ -1,148 +1,170 @@
-// A cluster of three real etcd members under the client while writes flow: the leader is killed, a member is frozen (to the
-// others it is cut off), and all come back. No acknowledged write may be lost, and a watch must see every revision once.
+// A cluster of three real etcd members under the client while writes flow: the leader is killed, a member is frozen, one is cut
+// off from the others, one's disk is full; and all come back. No acknowledged write may be lost, and a watch must see every
+// revision once. Members live in network namespaces of their own; it needs root.
 #include <gtest/gtest.h>
+#include <sched.h>
 
-#include <atomic>
-#include <map>
-#include <set>
-
-#include "tests/controlplane/etcd/real_etcd.h"
+#include "tests/controlplane/etcd/cluster_load.h"
+#include "tests/controlplane/etcd/tmpfs.h"
+#include "tests/proxy/testnet.h"
 
 namespace fairlead::etcd {
 namespace {
 
-struct Written {
-  std::mutex mutex;
-  std::map<std::string, std::pair<std::string, Revision>> acknowledged;  // key -> value, revision
-  std::atomic<int> failures{0};
-  std::atomic<bool> stop{false};
-};
+// A write that a member took and cannot finish is given up after this long.
+constexpr std::chrono::milliseconds kPatience{2'000};
 
-Task<> write_keys(std::shared_ptr<Remote> kv, Written& w, int worker) {
-  for (int i = 0; !w.stop; ++i) {
-    PutRequest p;
-    p.key = fmt::format("w/{}/{:06}", worker, i);
-    p.value = std::to_string(i);
-    auto r = co_await kv->put(p);
-    if (r) {
-      std::lock_guard lock(w.mutex);
-      w.acknowledged[p.key] = {p.value, r->revision};
-    } else {
-      ++w.failures;  // it may or may not be there: the next key
-    }
-    auto slept = co_await sleep_for(std::chrono::milliseconds(2));
-    if (!slept) co_return;
-  }
-}
+// The namespace between the members, in which the test itself runs.
+std::unique_ptr<testnet::Namespace> hub;
 
-struct Seen {
-  std::mutex mutex;
-  std::map<std::string, Revision> events;
-  std::string error;
-  Revision last = 0;
-};
-
-Task<> follow(std::shared_ptr<Remote> kv, Written& w, Seen& seen, Revision from) {
-  WatchRequest request;
-  request.key = "w/";
-  request.range_end = "w0";
-  request.start_revision = from;
-  auto stream = co_await kv->watch(request);
-  if (!stream) {
-    seen.error = stream.error().message;
-    co_return;
-  }
-  for (;;) {
-    auto batch = co_await (*stream)->next();
-    std::lock_guard lock(seen.mutex);
-    if (!batch) {
-      if (!w.stop) seen.error = batch.error().message;
-      co_return;
-    }
-    for (const auto& e : batch->events) {
-      if (e.kv.mod_revision < seen.last) seen.error = "an event came out of order";
-      if (!seen.events.emplace(e.kv.key, e.kv.mod_revision).second) seen.error = "an event came twice: " + e.kv.key;
-      seen.last = e.kv.mod_revision;
-      if (e.kv.key == "w/end") co_return;
-    }
-  }
-}
-
-TEST(RealCluster, LeaderKilledMemberFrozenNothingAcknowledgedIsLost) {
-  if (!RealEtcd::available()) GTEST_SKIP() << "etcd-server is not installed";
-  RealEtcd cluster({.members = 3, .restore = {}});
-  auto kv = cluster.connect();
-  ASSERT_TRUE(kv);
-  const auto begin = await(kv->range({.key = "x"}))->revision;
-  Written written;
-  Seen seen;
-  net::io_context io;
-  for (int i = 0; i < 8; ++i) net::co_spawn(io, write_keys(kv, written, i), net::detached);
-  net::co_spawn(io, follow(kv, written, seen, begin + 1), net::detached);
-  std::thread loop([&] { io.run(); });
-  const auto pause = [](int ms) { std::this_thread::sleep_for(std::chrono::milliseconds(ms)); };
-  const auto leader = [&] {
+// Three namespaces around the hub: member i has 10.0.i.2.
+class MemberNets {
+ public:
+  MemberNets() {
     for (int i = 0; i < 3; ++i) {
+      testnet::connect(*hub, fmt::format("v{}", i), fmt::format("10.0.{}.1/24", i), nets_[i], "eth0", fmt::format("10.0.{}.2/24", i));
+      EXPECT_TRUE(nets_[i].sh(fmt::format("ip route add default via 10.0.{}.1", i)));
+    }
+  }
+  ~MemberNets() {
+    for (int i = 0; i < 3; ++i) (void)hub->sh(fmt::format("ip link del v{}", i));
+  }
+  // From the other members; clients still reach it.
+  void cut_off(int i, bool off) { EXPECT_TRUE(hub->sh(fmt::format("sysctl -qw net.ipv4.conf.v{}.forwarding={}", i, off ? 0 : 1))); }
+  RealEtcd::Options options() const {
+    RealEtcd::Options o;
+    o.members = 3;
+    for (int i = 0; i < 3; ++i) {
+      o.hosts.push_back(fmt::format("10.0.{}.2", i));
+      o.netns.push_back(fmt::format("/proc/{}/fd/{}", ::getpid(), nets_[i].fd()));
+    }
+    return o;
+  }
+
+ private:
+  testnet::Namespace nets_[3];
+};
+
+int leader_of(const RealEtcd& cluster) {
+  for (int round = 0; round < 100; ++round) {
+    for (int i = 0; i < cluster.size(); ++i) {
       auto one = Remote::connect({.endpoints = {cluster.url(i)}, .dial_timeout = std::chrono::milliseconds(500), .request_timeout = std::chrono::milliseconds(1000)});
       if (!one) continue;
-      auto s = await((*one)->status());
+      const auto s = await((*one)->status());
       if (s && s->leader != 0 && s->leader == s->member) return i;
     }
-    return -1;
-  };
-  const auto acknowledged = [&] {
-    std::lock_guard lock(written.mutex);
-    return written.acknowledged.size();
-  };
-  const auto goes_on = [&](const char* what) {
-    const auto before = acknowledged();
-    for (int i = 0; i < 200 && acknowledged() < before + 50; ++i) pause(100);
-    EXPECT_GE(acknowledged(), before + 50) << "no writes any more: " << what;
-  };
-  goes_on("at the beginning");
+    ClusterLoad::pause(100);
+  }
+  ADD_FAILURE() << "no leader";
+  return 0;
+}
+
+class RealCluster : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (!RealEtcd::available()) GTEST_SKIP() << "etcd-server is not installed";
+    if (!hub) GTEST_SKIP() << "needs root, for network namespaces";
+  }
+};
+
+TEST_F(RealCluster, LeaderKilledMemberFrozenNothingAcknowledgedIsLost) {
+  MemberNets nets;
+  RealEtcd cluster(nets.options());
+  auto kv = cluster.connect(kPatience);
+  ASSERT_TRUE(kv);
+  ClusterLoad load(kv, 6);
+  load.goes_on("at the beginning");
   for (int round = 0; round < 2; ++round) {
-    const int killed = leader();
-    ASSERT_GE(killed, 0);
+    const int killed = leader_of(cluster);
     cluster.kill(killed);
-    goes_on("after the leader was killed");
+    load.goes_on("after the leader was killed");
     cluster.start(killed);
-    goes_on("after it came back");
-    const int frozen = leader();
-    ASSERT_GE(frozen, 0);
+    load.goes_on("after it came back");
+    const int frozen = leader_of(cluster);
     cluster.signal(frozen, SIGSTOP);
-    pause(3000);
-    goes_on("while the leader is cut off");
+    ClusterLoad::pause(3000);
+    load.goes_on("while the leader is frozen");
     cluster.signal(frozen, SIGCONT);
-    goes_on("after it came back");
+    load.goes_on("after it came back");
   }
-  written.stop = true;
-  pause(500);
-  std::optional<Result<PutResponse>> end;
-  for (int i = 0; i < 50 && !(end && *end); ++i) end = await(kv->put({.key = "w/end", .value = "x"}));
-  ASSERT_TRUE(*end) << end->error().message;
-  for (int i = 0; i < 100; ++i) {
-    std::lock_guard lock(seen.mutex);
-    if (seen.events.contains("w/end") || !seen.error.empty()) break;
-    pause(100);
+  load.finish();
+}
+
+TEST_F(RealCluster, MemberCutOffFromTheOthersNothingAcknowledgedIsLost) {
+  MemberNets nets;
+  RealEtcd cluster(nets.options());
+  auto kv = cluster.connect(kPatience);
+  ASSERT_TRUE(kv);
+  ClusterLoad load(kv, 6);
+  load.goes_on("at the beginning");
+  for (int round = 0; round < 2; ++round) {
+    const int leader = leader_of(cluster);
+    nets.cut_off(leader, true);  // it still takes our requests, and cannot answer them
+    load.goes_on("while the leader is cut off", 100);
+    EXPECT_NE(leader_of(cluster), leader);
+    nets.cut_off(leader, false);
+    load.goes_on("after it came back");
+    const int follower = (leader_of(cluster) + 1) % 3;
+    nets.cut_off(follower, true);
+    ClusterLoad::pause(3000);
+    load.goes_on("while a follower is cut off", 100);
+    nets.cut_off(follower, false);
+    load.goes_on("after it came back");
   }
-  io.stop();
-  loop.join();
-  EXPECT_EQ(seen.error, "");
-  auto all = await(kv->range({.key = "w/", .range_end = "w0"}));
-  ASSERT_TRUE(all) << all.error().message;
-  std::map<std::string, std::string> there;
-  for (const auto& one : all->kvs) there[one.key] = one.value;
-  std::size_t unseen = 0;
-  for (const auto& [key, value] : written.acknowledged) {
-    ASSERT_TRUE(there.contains(key)) << "acknowledged and lost: " << key;
-    EXPECT_EQ(there[key], value.first);
-    const auto e = seen.events.find(key);
-    if (e == seen.events.end() || e->second != value.second) ++unseen;
+  load.finish();
+}
+
+TEST_F(RealCluster, DiskOfOneMemberFullNothingAcknowledgedIsLost) {
+  MemberNets nets;
+  auto options = nets.options();
+  TempDir disk_dir;
+  Tmpfs disk(disk_dir.path(), 400);
+  options.data_dirs = {"", disk_dir.path() + "/data", ""};
+  RealEtcd cluster(options);
+  auto kv = cluster.connect(kPatience);
+  ASSERT_TRUE(kv);
+  ClusterLoad load(kv, 8'000);
+  load.goes_on("at the beginning");
+  disk.fill_up();
+  // It ends when it next needs a block; the others go on without it.
+  for (int i = 0; i < 600 && cluster.running(1); ++i) load.goes_on("while a disk is full", 20);
+  EXPECT_FALSE(cluster.running(1)) << "the member never met its full disk";
+  cluster.kill(1);
+  load.goes_on("without the member whose disk is full", 200);
+  disk.empty_out();
+  cluster.start(1);
+  load.goes_on("after it came back", 200);
+  // It has caught up: it answers for itself what the others have.
+  auto alone = cluster.connect_to(1);
+  ASSERT_TRUE(alone);
+  load.finish();
+  RangeRequest own;
+  own.key = "w/end";
+  own.serializable = true;
+  bool caught_up = false;
+  for (int i = 0; i < 600 && !caught_up; ++i) {
+    const auto r = await(alone->range(own));
+    caught_up = r && r->count == 1;
+    if (!caught_up) ClusterLoad::pause(100);
   }
-  EXPECT_EQ(unseen, 0u) << "acknowledged writes that the watch did not see at their revision";
-  EXPECT_EQ(seen.events.size(), there.size()) << "the watch saw what is not there, or missed what is";
-  std::printf("%zu writes acknowledged, %d failed, %zu events\n", written.acknowledged.size(), written.failures.load(), seen.events.size());
+  EXPECT_TRUE(caught_up);
 }
 
 }  // namespace
 }  // namespace fairlead::etcd
+
+// The whole program lives between the members; threads made later inherit that.
+int main(int argc, char** argv) {
+  using namespace fairlead;
+  testing::InitGoogleTest(&argc, argv);
+  if (testnet::available()) {
+    etcd::hub = std::make_unique<testnet::Namespace>();
+    if (::setns(etcd::hub->fd(), CLONE_NEWNET) != 0) {
+      std::perror("setns");
+      return 1;
+    }
+  }
+  const int failed = RUN_ALL_TESTS();
+  etcd::hub.reset();
+  return failed;
+}

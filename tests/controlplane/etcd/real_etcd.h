@@ -20,6 +20,9 @@ class RealEtcd {
   struct Options {
     int members = 1;
     std::string restore;  // a snapshot to begin with; one member
+    // One per member, or empty: addresses instead of 127.0.0.1, paths of network namespaces, data folders of their own ("": in
+    // the temporary one).
+    std::vector<std::string> hosts, netns, data_dirs;
   };
   RealEtcd() : RealEtcd(Options{}) {}
   // Ports come from the process id, so that two test programs do not meet.
@@ -27,7 +30,13 @@ class RealEtcd {
     const int members = options.members;
     static int cluster = 0;
     const int base = 20'000 + (::getpid() * 37 + cluster++ * 8) % 10'000;
-    for (int i = 0; i < members; ++i) members_.push_back({base + 2 * i, base + 2 * i + 1, std::nullopt});
+    for (int i = 0; i < members; ++i) {
+      const auto n = static_cast<std::size_t>(i);
+      const auto pick = [n](const std::vector<std::string>& list) { return n < list.size() ? list[n] : std::string(); };
+      auto data = pick(options.data_dirs);
+      if (data.empty()) data = fmt::format("{}/m{}", dir_.path(), i);
+      members_.push_back({base + 2 * i, base + 2 * i + 1, options.hosts.empty() ? "127.0.0.1" : options.hosts[n], pick(options.netns), data, std::nullopt});
+    }
     if (!options.restore.empty()) restore(options.restore);
     for (int i = 0; i < members; ++i) start(i);
   }
@@ -37,12 +46,13 @@ class RealEtcd {
   void start(int i) {
     auto& m = members_[static_cast<std::size_t>(i)];
     std::string cluster;
-    for (std::size_t k = 0; k < members_.size(); ++k) cluster += fmt::format("{}m{}=http://127.0.0.1:{}", k ? "," : "", k, members_[k].peer);
+    for (std::size_t k = 0; k < members_.size(); ++k) cluster += fmt::format("{}m{}={}", k ? "," : "", k, peer_url(members_[k]));
     ProcessOptions o;
-    o.argv = {"etcd", "--name", fmt::format("m{}", i), "--data-dir", fmt::format("{}/m{}", dir_.path(), i),
+    o.argv = {"etcd", "--name", fmt::format("m{}", i), "--data-dir", m.data,
               "--listen-client-urls", url(i), "--advertise-client-urls", url(i),
-              "--listen-peer-urls", fmt::format("http://127.0.0.1:{}", m.peer), "--initial-advertise-peer-urls", fmt::format("http://127.0.0.1:{}", m.peer),
+              "--listen-peer-urls", peer_url(m), "--initial-advertise-peer-urls", peer_url(m),
               "--initial-cluster", cluster, "--initial-cluster-token", "fairlead-test"};
+    o.netns = m.netns;
     o.stdout_file = o.stderr_file = fmt::format("{}/m{}.log", dir_.path(), i);
     auto p = Process::start(o);
     ASSERT_TRUE(p) << p.error().message;
@@ -60,7 +70,16 @@ class RealEtcd {
     (void)m.process->wait();
     m.process.reset();
   }
-  std::string url(int i) const { return fmt::format("http://127.0.0.1:{}", members_[static_cast<std::size_t>(i)].client); }
+  bool running(int i) {
+    auto& m = members_[static_cast<std::size_t>(i)];
+    if (!m.process) return false;
+    const auto status = m.process->poll();
+    return status && !*status;
+  }
+  std::string url(int i) const {
+    const auto& m = members_[static_cast<std::size_t>(i)];
+    return fmt::format("http://{}:{}", m.host, m.client);
+  }
   std::vector<std::string> urls() const {
     std::vector<std::string> out;
     for (int i = 0; i < static_cast<int>(members_.size()); ++i) out.push_back(url(i));
@@ -68,9 +87,15 @@ class RealEtcd {
   }
   int size() const { return static_cast<int>(members_.size()); }
   // Connected, and a read has been answered.
-  std::shared_ptr<Remote> connect() const {
+  std::shared_ptr<Remote> connect(std::chrono::milliseconds request_timeout = std::chrono::milliseconds(10'000)) const {
+    return connect(urls(), request_timeout);
+  }
+  std::shared_ptr<Remote> connect_to(int i) const { return connect({url(i)}, std::chrono::milliseconds(10'000)); }
+
+ private:
+  std::shared_ptr<Remote> connect(const std::vector<std::string>& endpoints, std::chrono::milliseconds request_timeout) const {
     for (int i = 0; i < 200; ++i) {
-      auto r = Remote::connect({.endpoints = urls(), .dial_timeout = std::chrono::milliseconds(1000)});
+      auto r = Remote::connect({.endpoints = endpoints, .dial_timeout = std::chrono::milliseconds(1000), .request_timeout = request_timeout});
       if (r && await((*r)->range({.key = "ready"}))) return *r;
       std::this_thread::sleep_for(std::chrono::milliseconds(100));
     }
@@ -78,9 +103,8 @@ class RealEtcd {
     return nullptr;
   }
 
- private:
   void restore(const std::string& file) {
-    const auto peer = fmt::format("http://127.0.0.1:{}", members_[0].peer);
+    const auto peer = peer_url(members_[0]);
     ProcessOptions o;
     o.argv = {"etcdctl", "snapshot", "restore", file, "--name", "m0", "--data-dir", dir_.path() + "/m0", "--initial-cluster", "m0=" + peer,
               "--initial-advertise-peer-urls", peer, "--initial-cluster-token", "fairlead-test"};
@@ -90,8 +114,10 @@ class RealEtcd {
   }
   struct Member {
     int client, peer;
+    std::string host, netns, data;
     std::optional<Process> process;
   };
+  static std::string peer_url(const Member& m) { return fmt::format("http://{}:{}", m.host, m.peer); }
   TempDir dir_;
   std::vector<Member> members_;
 };
