@@ -31,6 +31,7 @@ constexpr int kReadingShare = 25;
 class DryRun final : public Kernel {
  public:
   explicit DryRun(Kernel& real) : real_(real) {}
+  bool supports(Family family) const override { return real_.supports(family); }
   Result<Listing> save(Family family, Table table, bool counters) override { return real_.save(family, table, counters); }
   Result<> restore(Family family, const std::string& input) override {
     for (auto& s : steps_of(input)) steps.push_back(fmt::format("{} {}", family == Family::v4 ? "iptables" : "ip6tables", s));
@@ -70,8 +71,8 @@ class IptablesDataplane final : public proxy::Dataplane {
     std::optional<Error> first;
     for (auto& s : syncs_) {
       // One that was just switched off loses its rules.
-      auto done = delta.global->enabled(s.family()) ? s.apply(delta, report) : drop_family(s, report);
-      active_[index(s)] = delta.global->enabled(s.family());
+      auto done = enabled(*delta.global, s.family()) ? s.apply(delta, report) : drop_family(s, *delta.global, report);
+      active_[index(s)] = enabled(*delta.global, s.family());
       if (!done && !first) first = std::move(done).error().with("{}", fairlead::to_string(s.family()));
     }
     report.services = std::max(report.services, delta.services.size());
@@ -86,7 +87,7 @@ class IptablesDataplane final : public proxy::Dataplane {
     for (auto& s : syncs_) s.forget();
     for (auto* k : {&kernel_, other_})
       for (const Family f : kFamilies)
-        if (k) FL_CHECK_CTX(remove_chains(*k, f, is_ours), "{}", fairlead::to_string(f));
+        if (k && k->supports(f)) FL_CHECK_CTX(remove_chains(*k, f, is_ours), "{}", fairlead::to_string(f));
     return {};
   }
 
@@ -94,7 +95,7 @@ class IptablesDataplane final : public proxy::Dataplane {
     const std::lock_guard lock(mutex_);
     DryRun dry(kernel_);
     for (const Family f : kFamilies) {
-      if (!plan.global->enabled(f)) continue;
+      if (!enabled(*plan.global, f)) continue;
       FamilySync sync(f, dry, options_.settings);
       ApplyReport report;
       FL_CHECK(sync.apply(plan.full_delta(), report));
@@ -145,20 +146,25 @@ class IptablesDataplane final : public proxy::Dataplane {
   }
 
  private:
+  bool enabled(const proxy::GlobalPlan& global, Family f) const { return global.enabled(f) && kernel_.supports(f); }
   static std::size_t index(const FamilySync& s) { return s.family() == Family::v4 ? 0 : 1; }
 
-  Result<> drop_family(FamilySync& s, ApplyReport& report) {
+  Result<> drop_family(FamilySync& s, const proxy::GlobalPlan& global, ApplyReport& report) {
     if (!active_[index(s)]) return {};
     s.forget();
-    // A kernel without that family has nothing to remove, and says so with an error.
-    if (const auto removed = remove_chains(kernel_, s.family(), is_ours)) report.operations += *removed;
-    else log::info("{} rules are not looked at: {}", fairlead::to_string(s.family()), removed.error().message);
+    if (!kernel_.supports(s.family())) {
+      if (global.enabled(s.family())) log::warn("the kernel has no iptables for {}: services get none of that family", fairlead::to_string(s.family()));
+      return {};
+    }
+    FL_TRY(const auto removed, remove_chains(kernel_, s.family(), is_ours));
+    report.operations += removed;
     return {};
   }
 
   void leave_other() {
     if (!other_) return;
     for (const Family f : kFamilies) {
+      if (!other_->supports(f)) continue;
       const auto removed = remove_chains(*other_, f, is_ours);
       if (!removed) return log::warn("rules in the kernel's other iptables stay for now: {}", removed.error().message);
       if (*removed) log::info("removed {} rules and chains of an earlier proxy from the kernel's other iptables", *removed);

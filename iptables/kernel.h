@@ -22,6 +22,8 @@ namespace fairlead::iptables {
 class Kernel {
  public:
   virtual ~Kernel() = default;
+  // False: the kernel has no such iptables, though it may have that family's network.
+  virtual bool supports(Family) const { return true; }
   // A table that does not exist is empty. `counters`: with packets and bytes per rule.
   virtual Result<Listing> save(Family family, Table table, bool counters = false) = 0;
   virtual Result<> restore(Family family, const std::string& input) = 0;

@@ -88,6 +88,7 @@ std::string FakeKernel::text(Family family) const {
 Result<Listing> FakeKernel::save(Family family, Table table, bool counters) {
   const std::lock_guard lock(mutex_);
   if (auto e = next_failure()) return fail(std::move(*e));
+  if (family == Family::v6 && !ipv6_) return fail(ErrorCode::failed_precondition, "no ip6tables");
   ++saves_;
   return Listing::parse(save_text(family, table, counters), table);
 }

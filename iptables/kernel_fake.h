@@ -24,6 +24,9 @@ class FakeKernel final : public Kernel {
   Result<> route_localnet() override;
   std::size_t batch_size() const override { return batch_size_; }
 
+  bool supports(Family family) const override { return family == Family::v4 || locked(ipv6_); }
+  void without_ipv6() { ipv6_ = false; }  // calls for IPv6 then fail
+
   // The n-th call from now (1 is the next) fails once. `tables`: how many tables of a restore() take effect before that.
   void fail_call(int n, Error error, int tables = 0);
   // From the n-th call on everything fails, as for a process that is killed there; the call itself gets `tables` tables through.
@@ -69,7 +72,7 @@ class FakeKernel final : public Kernel {
   int calls_ = 0, fail_at_ = 0, dies_at_ = 0, tables_before_failure_ = 0;
   Error failure_;
   std::size_t restores_ = 0, saves_ = 0;
-  bool localnet_ = false;
+  bool localnet_ = false, ipv6_ = true;
   std::string last_input_;
 };
 

@@ -43,6 +43,8 @@ class ProcessKernel final : public Kernel {
  public:
   ProcessKernel(Backend backend, netlink::NetNs ns) : backend_(backend), ns_(std::move(ns)) {}
 
+  bool supports(Family family) const override { return family == Family::v4 || ipv6_; }
+
   Result<Listing> save(Family family, Table table, bool counters) override {
     std::vector<std::string> argv{tool(family, "save"), "-t", std::string(to_string(table))};
     if (counters) argv.push_back("-c");
@@ -85,13 +87,16 @@ class ProcessKernel final : public Kernel {
 
   std::size_t batch_size() const override { return backend_ == Backend::nft ? kNftBatch : kLegacyBatch; }
 
-  // Whether the tools are there and the kernel answers them.
+  // Whether the tools are there and the kernel answers them; for IPv6 only noted.
   Result<> probe() {
-    const std::vector<std::string> argv{tool(Family::v4, "restore"), "--noflush", "--test", "-w", kLockWait};
-    FL_TRY(const auto out, run(argv, "*nat\n:KUBE-PROXY-CANARY - [0:0]\nCOMMIT\n"));
-    if (!out.status.ok())
-      return fail(ErrorCode::failed_precondition, "{} ({}; is it in this kernel, and are we root?)", first_line(out.stderr_text),
-                  out.status.to_string());
+    for (const Family f : {Family::v4, Family::v6}) {
+      const std::vector<std::string> argv{tool(f, "restore"), "--noflush", "--test", "-w", kLockWait};
+      FL_TRY(const auto out, run(argv, "*nat\n:KUBE-PROXY-CANARY - [0:0]\nCOMMIT\n"));
+      if (f == Family::v6) ipv6_ = out.status.ok();
+      else if (!out.status.ok())
+        return fail(ErrorCode::failed_precondition, "{} ({}; is it in this kernel, and are we root?)", first_line(out.stderr_text),
+                    out.status.to_string());
+    }
     return {};
   }
 
@@ -113,6 +118,7 @@ class ProcessKernel final : public Kernel {
 
   Backend backend_;
   netlink::NetNs ns_;
+  bool ipv6_ = true;
 };
 
 }  // namespace

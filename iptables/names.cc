@@ -51,7 +51,10 @@ std::string endpoint_chain_name(std::string_view port_name, Protocol protocol, c
 bool is_ours(Table, std::string_view chain) {
   static constexpr std::array<std::string_view, 12> exact{kServices, kNodePorts,   kExternalServices, kExternalNodePorts, kClusterIps, kFirewall,
                                                           kForward,  kPostrouting, kMarkMasq,         kMarkMasqForeign,   kCanary, kRefuse};
-  static constexpr std::array<std::string_view, 6> prefixes{"KUBE-SVC-", "KUBE-SVL-", "KUBE-SEP-", "KUBE-FW-", "KUBE-EXT-", "KUBE-XLB-"};
+  static constexpr std::array<std::string_view, 13> prefixes{
+      "KUBE-SVC-", "KUBE-SVL-", "KUBE-SEP-", "KUBE-FW-", "KUBE-EXT-", "KUBE-XLB-",
+      // of ipvs modes, ours and kube-proxy's, which never run beside this one
+      "KUBE-IPVS-", "KUBE-NODE-PORT", "KUBE-LOAD-BALANCER", "KUBE-SOURCE-RANGES-FIREWALL", "KUBE-DROP-EXTERNAL", "KUBE-CLUSTER-CLIENT", "KUBE-EXTERNAL-CLIENT"};
   return std::find(exact.begin(), exact.end(), chain) != exact.end() ||
          std::any_of(prefixes.begin(), prefixes.end(), [&](std::string_view p) { return chain.starts_with(p); });
 }

@@ -27,7 +27,8 @@ enum class ChainKind { cluster, local, external, sources };
 std::string chain_name(ChainKind kind, std::string_view port_name, Protocol protocol);
 std::string endpoint_chain_name(std::string_view port_name, Protocol protocol, const SocketAddress& endpoint);
 
-// Chains that are wholly the service proxy's: ours, or kube-proxy's in iptables mode, which are the same by intention.
+// Chains that are wholly the service proxy's: ours, or kube-proxy's in iptables mode, which are the same by intention; and
+// what either left in ipvs mode.
 bool is_ours(Table table, std::string_view chain);
 
 }  // namespace fairlead::iptables

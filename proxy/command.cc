@@ -94,6 +94,7 @@ int clean_up(const Config& config) {
 }
 
 Task<Result<>> serve(fairlead::Daemon& daemon, Config config, std::string name, kube::RestConfig rest) {
+  for (const auto& problem : remove_before_start(config.mode)) log::warn("rules of another mode: {}", problem);
   FL_CO_TRY(auto dataplane, open_dataplane(config, Purpose::serve));
   FL_CO_TRY(auto client, kube::make_client(daemon.executor(), rest, "fairlead-proxy"));
   log::info("service proxy of node {}, {} mode, api {}", name, config.mode, rest.server);

@@ -68,6 +68,12 @@ std::vector<std::string> remove_kube_proxy_leftovers() {
   return problems;
 }
 
+std::vector<std::string> remove_before_start(std::string_view mode) {
+  std::vector<std::string> problems;
+  if (mode == "iptables") remove_ipvs(problems);
+  return problems;
+}
+
 std::vector<std::string> remove_other_modes(std::string_view mode) {
   std::vector<std::string> problems;
   remove_nftables("kube-proxy", problems);

@@ -11,6 +11,9 @@ namespace fairlead::proxy {
 
 // Returns what could not be removed, in words. Nothing there is no problem.
 std::vector<std::string> remove_kube_proxy_leftovers();
+// When a node changes its mode, before anything is programmed: the ipvs mode shares chains with the iptables mode, which could not be
+// told apart afterwards, and binds service addresses to the host.
+std::vector<std::string> remove_before_start(std::string_view mode);
 // When a node changes its mode: what another one left of Fairlead or of kube-proxy, that would get in the way. Called once the
 // new rules are there, so that connections find one or the other.
 std::vector<std::string> remove_other_modes(std::string_view mode);

@@ -276,6 +276,32 @@ COMMIT
   EXPECT_EQ(both(kernel), from_scratch(p));
 }
 
+// The same for its ipvs mode: what still leads into its chains goes, and then they do.
+TEST(Dataplane, ChainsOfTheIpvsModeGo) {
+  FakeKernel kernel;
+  ASSERT_TRUE(kernel.foreign(Family::v4, R"(*nat
+:KUBE-SERVICES - [0:0]
+:KUBE-MARK-MASQ - [0:0]
+:KUBE-LOAD-BALANCER - [0:0]
+:KUBE-NODE-PORT - [0:0]
+-A PREROUTING -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
+-A KUBE-SERVICES -m set --match-set KUBE-LOAD-BALANCER dst,dst -j KUBE-LOAD-BALANCER
+-A KUBE-SERVICES -m addrtype --dst-type LOCAL -j KUBE-NODE-PORT
+-A KUBE-LOAD-BALANCER -j KUBE-MARK-MASQ
+-A KUBE-NODE-PORT -m set --match-set KUBE-NODE-PORT-TCP dst -j KUBE-MARK-MASQ
+COMMIT
+*filter
+:KUBE-IPVS-FILTER - [0:0]
+-A INPUT -m comment --comment "kubernetes ipvs access filter" -j KUBE-IPVS-FILTER
+-A KUBE-IPVS-FILTER -m set --match-set KUBE-IPVS-IPS dst -j REJECT
+COMMIT
+)"));
+  const auto p = plan(world());
+  const auto done = make_dataplane(kernel)->apply(p.full_delta());
+  ASSERT_TRUE(done) << done.error().message;
+  EXPECT_EQ(both(kernel), from_scratch(p));
+}
+
 TEST(Dataplane, RulesInTheOtherIptablesGoOnceOursAreComplete) {
   FakeKernel kernel, other;
   const auto p = plan(world());
@@ -385,6 +411,19 @@ TEST(Dataplane, AFamilyThatIsOffHasNoRules) {
   p.global = std::make_shared<const proxy::GlobalPlan>(global);
   ASSERT_TRUE(dataplane->apply(p.full_delta()));
   EXPECT_EQ(kernel.text(Family::v6), empty);
+}
+
+TEST(Dataplane, WithoutIp6tablesIPv4GoesOn) {
+  FakeKernel kernel, both_families;
+  kernel.without_ipv6();
+  auto dataplane = make_dataplane(kernel);
+  const auto p = plan(world());
+  ASSERT_TRUE(make_dataplane(both_families)->apply(p.full_delta()));
+  const auto done = dataplane->apply(p.full_delta());
+  ASSERT_TRUE(done) << done.error().message;
+  EXPECT_EQ(kernel.text(Family::v4), both_families.text(Family::v4));
+  EXPECT_TRUE(dataplane->verify(p)->empty());
+  EXPECT_TRUE(dataplane->remove_all_owned());
 }
 
 // kube-proxy 1.36 writes 1 rule to find the service, 1 that masquerades, 1 per endpoint to choose it and 2 in the chain of each
