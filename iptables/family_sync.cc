@@ -1,5 +1,7 @@
 #include "iptables/family_sync.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "base/log.h"
@@ -19,6 +21,10 @@ constexpr std::size_t kMostEdits = 4;
 
 bool has_family(const ServicePlan& p, Family f) {
   return std::any_of(p.ports.begin(), p.ports.end(), [f](const proxy::PortPlan& port) { return port.family == f; });
+}
+bool is_too_large(const ServicePlan& p, Family f) {
+  return std::any_of(p.ports.begin(), p.ports.end(),
+                     [f](const proxy::PortPlan& port) { return port.family == f && std::max(port.cluster.size(), port.local.size()) > kMostEndpoints; });
 }
 
 // Rules go only from chains of lower to chains of higher depth; so lower ones are deleted first.
@@ -58,10 +64,18 @@ void FamilySync::Order::erase(const DispatchKey& k) {
   if (at != keys_.end() && *at == k) keys_.erase(at);
 }
 
+bool FamilySync::wanted(const proxy::ServicePlanPtr& plan) const { return plan && has_family(*plan, family_) && !is_too_large(*plan, family_); }
+
+void FamilySync::report_skipped(const PlanDelta& delta, ApplyReport& report) const {
+  for (const auto& [key, plan] : delta.services)
+    if (plan && is_too_large(*plan, family_))
+      report.skipped.emplace_back(key, fmt::format("{}: more than {} endpoints, which iptables cannot handle; nftables can", fairlead::to_string(family_), kMostEndpoints));
+}
+
 void FamilySync::record(const PlanDelta& delta) {
   if (delta.full) services_.clear();
   for (const auto& [key, plan] : delta.services) {
-    if (plan && has_family(*plan, family_)) services_[key] = plan;
+    if (wanted(plan)) services_[key] = plan;
     else services_.erase(key);
   }
   if (delta.full) std::erase_if(told_, [this](const proxy::ServiceKey& key) { return !services_.contains(key); });
@@ -83,6 +97,7 @@ void FamilySync::forget() {
 }
 
 Result<> FamilySync::apply(const PlanDelta& delta, ApplyReport& report) {
+  report_skipped(delta, report);
   const bool known = in_sync_ && layout_ && layout_->global() == *delta.global;
   if (known) {
     auto done = incremental(delta, report);
@@ -133,15 +148,14 @@ Result<> FamilySync::incremental(const PlanDelta& delta, ApplyReport& report) {
   leaving_.clear();
   if (delta.full) {
     std::unordered_set<std::string_view> named;
-    for (const auto& [key, plan] : delta.services)
-      if (plan) named.insert(key);
+    for (const auto& [key, plan] : delta.services) named.insert(key);
     for (const auto& [key, plan] : services_)
       if (!named.contains(key)) FL_CHECK(change(plan.get(), nullptr, report));
   }
   for (const auto& [key, plan] : delta.services) {
     const auto it = services_.find(key);
     const ServicePlan* before = it == services_.end() ? nullptr : it->second.get();
-    const ServicePlan* after = plan && has_family(*plan, family_) ? plan.get() : nullptr;
+    const ServicePlan* after = wanted(plan) ? plan.get() : nullptr;
     if (before == after || (before && after && *before == *after)) continue;
     FL_CHECK_CTX(change(before, after, report), "service {}", key);
   }

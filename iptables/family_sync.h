@@ -5,6 +5,8 @@
 //
 // A service's rules travel together, and what leads to a service is written after the service's chains; so no packet meets
 // half a service, and after a failure between two restores the service works as before or as after.
+// A service with more endpoints than a chain can hold in reasonable time (kMostEndpoints) is reported as skipped.
+//
 // Memory: plans by pointer and a key of 24 bytes per frontend; rules are rendered again when they are needed.
 // Threads: one at a time. Owner: the dataplane.
 #pragma once
@@ -21,6 +23,10 @@
 #include "proxy/dataplane.h"
 
 namespace fairlead::iptables {
+
+// The first packet of a connection walks half of a service's endpoints, and iptables-nft needs a time for each that grows with their
+// number: seconds at this one.
+inline constexpr std::size_t kMostEndpoints = 10'000;
 
 class FamilySync {
  public:
@@ -48,7 +54,9 @@ class FamilySync {
   };
   struct Observed;
 
+  bool wanted(const proxy::ServicePlanPtr& plan) const;
   void record(const proxy::PlanDelta& delta);
+  void report_skipped(const proxy::PlanDelta& delta, proxy::ApplyReport& report) const;
   Result<> incremental(const proxy::PlanDelta& delta, proxy::ApplyReport& report);
   Result<> change(const proxy::ServicePlan* before, const proxy::ServicePlan* after, proxy::ApplyReport& report);
   void add_rule(const DispatchRule& r);

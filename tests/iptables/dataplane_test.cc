@@ -413,6 +413,40 @@ TEST(Dataplane, AFamilyThatIsOffHasNoRules) {
   EXPECT_EQ(kernel.text(Family::v6), empty);
 }
 
+TEST(Dataplane, AServiceWithFarTooManyEndpointsIsReportedAndTheOthersAreProgrammed) {
+  FakeKernel kernel;
+  auto dataplane = make_dataplane(kernel);
+  auto p = plan(world());
+  const auto without = [&] {
+    auto rest = p;
+    rest.services.erase("default/web");
+    return from_scratch(rest);
+  }();
+  auto large = *p.services.at("default/web");
+  auto& set = large.ports[0].cluster;
+  set.clear();
+  for (std::uint32_t i = 0; i <= 10'000; ++i) set.push_back({IpAddress::v4(10, 244, 1, 0).plus(i), 8080, 1, false});
+  p.services["default/web"] = std::make_shared<const proxy::ServicePlan>(large);
+  const auto done = dataplane->apply(p.full_delta());
+  ASSERT_TRUE(done) << done.error().message;
+  ASSERT_EQ(done->skipped.size(), 1u);
+  EXPECT_EQ(done->skipped[0].first, "default/web");
+  EXPECT_THAT(done->skipped[0].second, HasSubstr("more than 10000 endpoints"));
+  EXPECT_EQ(both(kernel), without);
+  // One less, and it works; one more again, and it goes.
+  set.pop_back();
+  p.services["default/web"] = std::make_shared<const proxy::ServicePlan>(large);
+  EXPECT_TRUE(dataplane->apply(delta(p, {"default/web"}))->skipped.empty());
+  EXPECT_NE(both(kernel), without);
+  set.push_back({IpAddress::v4(10, 250, 0, 1), 8080, 1, false});
+  p.services["default/web"] = std::make_shared<const proxy::ServicePlan>(large);
+  // By itself, or as part of everything.
+  const auto saves = kernel.saves();
+  EXPECT_EQ(dataplane->apply(p.full_delta())->skipped.size(), 1u);
+  EXPECT_EQ(both(kernel), without);
+  EXPECT_EQ(kernel.saves(), saves);
+}
+
 TEST(Dataplane, WithoutIp6tablesIPv4GoesOn) {
   FakeKernel kernel, both_families;
   kernel.without_ipv6();
