@@ -74,6 +74,8 @@ void Client::on_events(std::uint32_t events) {
   if (handshaking_ && !handshake()) return;
   if ((events & EPOLLOUT) != 0 && backlog() > 0) flush();
   if (closed_) return;
+  if (http2_ && (events & EPOLLOUT) != 0 && !closing_ && !lingering_) pump_http2();
+  if (closed_) return;
   if (hangup_ && exchange_ && exchange_->request_complete() && !exchange_->tunnel()) return gone();
   if (readable_) read_some();
 }
@@ -91,12 +93,46 @@ bool Client::handshake() {
   readable_ = true;  // bytes may be waiting inside TLS
   peer_.server_name = socket_.server_name();
   worker_.reactor().set_timer(*this, worker_.options().header_timeout_ms);
+  if (socket_.negotiated_http2()) start_http2();
   return true;
+}
+
+void Client::start_http2() {
+  http2_ = std::make_unique<Http2Session>(worker_, peer_, *this);
+  worker_.reactor().later(*this);
+}
+
+void Client::http2_has_output() { worker_.reactor().later(*this); }
+
+void Client::take_http2(std::string_view bytes) {
+  if (!http2_->receive(bytes)) log::debug("HTTP/2 of {}: malformed", peer_.address.to_string());
+  pump_http2();
+}
+
+void Client::pump_http2() {
+  while (!closed_ && backlog() == 0 && http2_->wants_write()) {
+    http2_->produce(out_, 64 << 10);
+    if (backlog() == 0) break;
+    flush();
+  }
+  if (closed_ || backlog() > 0) return;
+  if (http2_->finished()) {
+    closing_ = true;
+    scanned_ = 1;  // more may be coming
+    return begin_linger();
+  }
+  // Bytes that complete no frame extend nothing.
+  const auto& o = worker_.options();
+  const bool progress = std::exchange(http2_frames_, http2_->frames()) != http2_->frames();
+  if (http2_->streams() == 0) worker_.reactor().set_timer(*this, o.keep_alive_ms);
+  else if (!http2_->waits_for_client()) worker_.reactor().set_timer(*this, 0);
+  else if (progress) worker_.reactor().set_timer(*this, o.body_timeout_ms);
 }
 
 void Client::on_later() {
   if (closed_) return;
-  if (!in_.empty() && !lingering_) feed({});
+  if (http2_ && !closing_ && !lingering_) pump_http2();
+  if (!closed_ && !in_.empty() && !lingering_) feed({});
   if (readable_ && !closed_) read_some();
 }
 
@@ -107,6 +143,7 @@ void Client::on_timer() {
     socket_.reset_on_close();
     return gone();
   }
+  if (http2_) return gone();
   if (!exchange_) {
     if (in_.empty()) return close();  // idle
     worker_.count().timeouts.add();
@@ -139,6 +176,7 @@ void Client::read_some() {
 }
 
 void Client::feed(std::string_view bytes) {
+  if (http2_) return take_http2(bytes);
   if (parsing_) {  // an exchange ended inside parse(), which goes on by itself
     in_ += bytes;
     return;
@@ -162,6 +200,7 @@ std::size_t Client::parse(std::string_view bytes) {
   while (!closed_ && !lingering_ && !closing_) {
     const auto rest = bytes.substr(used);
     std::size_t taken = 0;
+    if (http2_) return take_http2(rest), bytes.size();
     if (exchange_ && exchange_->tunnel()) {
       if (!rest.empty()) exchange_->tunnel_data(rest);
       return bytes.size();
@@ -179,6 +218,11 @@ bool Client::parse_head(std::string_view rest, std::size_t& taken) {
   // An empty line after the last request, which some old clients send.
   if (scanned_ == 0 && rest.starts_with("\r\n")) return taken = 2, true;
   if (rest == "\r") return false;
+  if (requests_ == 0 && !peer_.https && rest.front() == 'P' && kHttp2Preface.starts_with(rest.substr(0, kHttp2Preface.size()))) {
+    if (rest.size() < kHttp2Preface.size()) return false;
+    start_http2();
+    return true;
+  }
   const auto& limits = worker_.options().head_limits;
   const bool fresh = scanned_ == 0;
   const auto end = find_head_end(rest, scanned_);
@@ -411,6 +455,7 @@ void Client::flush() {
 void Client::after_write() {
   if (backlog() > 0) return;
   if (closing_) return begin_linger();
+  if (http2_) return;
   if (!exchange_ && !lingering_) {
     worker_.reactor().set_timer(*this, worker_.options().keep_alive_ms);
     if (!in_.empty()) worker_.reactor().later(*this);
@@ -433,10 +478,12 @@ void Client::begin_linger() {
 
 void Client::gone() {
   if (auto* ex = exchange_) ex->client_gone();
+  if (http2_) http2_->client_gone();
   close();
 }
 
 void Client::drain() {
+  if (http2_) return http2_->drain();
   if (!exchange_ && backlog() == 0 && in_.empty()) close();
 }
 

@@ -1,4 +1,5 @@
-// Client: a connection from outside, HTTP/1.1 on it, after TLS where the listener has it. One exchange at a time; requests that
+// Client: a connection from outside, after TLS where the listener has it. HTTP/1.1 is spoken here; HTTP/2, agreed on by ALPN or
+// begun with its preface, by a session on top. Of HTTP/1.1 there is one exchange at a time; requests that
 // a client sends ahead wait in its buffer. An idle connection holds no buffers. Owned by itself. Thread: its worker's.
 //
 // Bounded: the time for a head, between pieces of a body, for an idle connection, for a client that does not read; the size of a
@@ -10,6 +11,7 @@
 
 #include "ingress/http1/body.h"
 #include "ingress/runtime/exchange.h"
+#include "ingress/runtime/http2.h"
 #include "ingress/runtime/reactor.h"
 #include "ingress/runtime/tls.h"
 
@@ -17,7 +19,7 @@ struct iovec;
 
 namespace fairlead::ingress {
 
-class Client final : public Handler, public Downstream {
+class Client final : public Handler, public Downstream, public Http2Owner {
  public:
   static void open(Worker& worker, int fd, const SocketAddress& peer, const SocketAddress& local, bool tls);
 
@@ -42,6 +44,10 @@ class Client final : public Handler, public Downstream {
  private:
   Client(Worker& worker, int fd, const SocketAddress& peer, const SocketAddress& local);
   bool handshake();
+  void http2_has_output() override;
+  void start_http2();
+  void take_http2(std::string_view bytes);
+  void pump_http2();
   void read_some();
   void feed(std::string_view bytes);
   std::size_t parse(std::string_view bytes);
@@ -64,6 +70,8 @@ class Client final : public Handler, public Downstream {
   Socket socket_;
   Peer peer_;
   Exchange* exchange_ = nullptr;
+  std::unique_ptr<Http2Session> http2_;
+  std::uint64_t http2_frames_ = 0;
   BodyDecoder body_;
   BodyMode mode_ = BodyMode::none;
   bool handshaking_ = false, closed_ = false, paused_ = false, readable_ = false, hangup_ = false;

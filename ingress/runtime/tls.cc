@@ -37,6 +37,15 @@ using Key = std::unique_ptr<EVP_PKEY, Deleter<EVP_PKEY_free>>;
 // No prompts for encrypted keys.
 int no_password(char*, int, int, void*) { return 0; }
 
+// HTTP/2 where the client knows it. Asked of the certificate's context, not the acceptor's.
+int choose_protocol(SSL*, const unsigned char** out, unsigned char* out_size, const unsigned char* in, unsigned in_size, void*) {
+  static constexpr unsigned char offer[] = "\x02h2\x08http/1.1";
+  unsigned char* chosen = nullptr;
+  if (SSL_select_next_proto(&chosen, out_size, offer, sizeof(offer) - 1, in, in_size) != OPENSSL_NPN_NEGOTIATED) return SSL_TLSEXT_ERR_NOACK;
+  *out = chosen;
+  return SSL_TLSEXT_ERR_OK;
+}
+
 Context make_context() {
   Context c(SSL_CTX_new(TLS_server_method()));
   if (!c) return c;
@@ -45,6 +54,7 @@ Context make_context() {
   SSL_CTX_set_mode(c.get(), SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
   SSL_CTX_set_cipher_list(c.get(), "ECDHE+AESGCM:ECDHE+CHACHA20");
   static constexpr unsigned char id[] = "fairlead-ingress";
+  SSL_CTX_set_alpn_select_cb(c.get(), &choose_protocol, nullptr);
   SSL_CTX_set_session_id_context(c.get(), id, sizeof(id) - 1);
   return c;
 }
@@ -89,7 +99,6 @@ Result<std::shared_ptr<const ServerCertificate>> make_fallback_certificate() {
 
 struct TlsAcceptor::Impl {
   Choose choose;
-  bool http2;
   Context context;
 
   static int on_server_name(SSL* ssl, int*, void* self_pointer) {
@@ -103,23 +112,11 @@ struct TlsAcceptor::Impl {
     SSL_set_SSL_CTX(ssl, certificate->context());
     return SSL_TLSEXT_ERR_OK;
   }
-
-  static int on_alpn(SSL*, const unsigned char** out, unsigned char* out_size, const unsigned char* in, unsigned in_size, void* self_pointer) {
-    const auto& self = *static_cast<const Impl*>(self_pointer);
-    static constexpr unsigned char both[] = "\x02h2\x08http/1.1";
-    const auto* offer = self.http2 ? both : both + 3;
-    const unsigned size = self.http2 ? sizeof(both) - 1 : sizeof(both) - 4;
-    unsigned char* chosen = nullptr;
-    if (SSL_select_next_proto(&chosen, out_size, offer, size, in, in_size) != OPENSSL_NPN_NEGOTIATED) return SSL_TLSEXT_ERR_NOACK;
-    *out = chosen;
-    return SSL_TLSEXT_ERR_OK;
-  }
 };
 
-TlsAcceptor::TlsAcceptor(Choose choose, bool http2) : impl_(std::make_unique<Impl>(Impl{std::move(choose), http2, make_context()})) {
+TlsAcceptor::TlsAcceptor(Choose choose) : impl_(std::make_unique<Impl>(Impl{std::move(choose), make_context()})) {
   SSL_CTX_set_tlsext_servername_callback(impl_->context.get(), &Impl::on_server_name);
   SSL_CTX_set_tlsext_servername_arg(impl_->context.get(), impl_.get());
-  SSL_CTX_set_alpn_select_cb(impl_->context.get(), &Impl::on_alpn, impl_.get());
 }
 TlsAcceptor::~TlsAcceptor() = default;
 

@@ -38,7 +38,7 @@ Result<std::shared_ptr<const ServerCertificate>> make_fallback_certificate();
 class TlsAcceptor {
  public:
   using Choose = std::function<const ServerCertificate*(std::string_view server_name)>;
-  explicit TlsAcceptor(Choose choose, bool http2);
+  explicit TlsAcceptor(Choose choose);
   ~TlsAcceptor();
   ssl_st* accept(int fd);  // null: out of memory
   struct Impl;

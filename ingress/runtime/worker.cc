@@ -80,7 +80,7 @@ Worker::Worker(unsigned number, const WorkerOptions& options, std::shared_ptr<Li
       scratch_(kScratch),
       limiter_(std::move(limiter)) {
   for (auto& r : random_state_) r = SystemRandom::get().next() | 1;
-  tls_ = std::make_unique<TlsAcceptor>([this](std::string_view name) { return table().certificate(name); }, false);
+  tls_ = std::make_unique<TlsAcceptor>([this](std::string_view name) { return table().certificate(name); });
 }
 
 Worker::~Worker() {

@@ -142,16 +142,47 @@ TEST(Program, TlsBySniAndRotationWithoutRestart) {
     more.insert(more.end(), {"--resolve", fmt::format("{}:{}:127.0.0.1", host, p.https().port), fmt::format("https://{}:{}/", host, p.https().port)});
     return curl(more);
   };
-  EXPECT_THAT(ask("a.example"), AllOf(HasSubstr("CN=first"), HasSubstr("HTTP/1.1 200 OK"), HasSubstr("X-Forwarded-Proto: https"), HasSubstr("TLSv1.3")));
-  EXPECT_THAT(ask("a.example", {"--tls-max", "1.2"}), AllOf(HasSubstr("CN=first"), HasSubstr("TLSv1.2"), HasSubstr("200 OK")));
-  EXPECT_THAT(ask("x.w.example"), AllOf(HasSubstr("CN=wild"), HasSubstr("200 OK")));
+  EXPECT_THAT(ask("a.example"), AllOf(HasSubstr("CN=first"), HasSubstr("HTTP/2 200"), HasSubstr("X-Forwarded-Proto: https"), HasSubstr("TLSv1.3")));
+  EXPECT_THAT(ask("a.example", {"--tls-max", "1.2", "--http1.1"}), AllOf(HasSubstr("CN=first"), HasSubstr("TLSv1.2"), HasSubstr("HTTP/1.1 200 OK")));
+  EXPECT_THAT(ask("x.w.example"), AllOf(HasSubstr("CN=wild"), HasSubstr("HTTP/2 200")));
   EXPECT_THAT(ask("nobody.example"), AllOf(HasSubstr("no certificate for this name"), HasSubstr("404 Not Found")));
   EXPECT_THAT(run({"openssl", "s_client", "-connect", p.https().to_string(), "-tls1_1", "-brief"}).err, testing::Not(HasSubstr("CONNECTION ESTABLISHED")));
   folder.write("secret-a.yaml", secret("a", pair("second", "a.example")));
   EXPECT_TRUE(eventually([&] { return ask("a.example").find("CN=second") != std::string::npos; }));
   folder.write("secret-a.yaml", "apiVersion: v1\nkind: Secret\nmetadata: {name: a}\nstringData: {tls.crt: nonsense, tls.key: nonsense}\n");
   EXPECT_TRUE(eventually([&] { return p.said().find("tls.crt holds no certificate") != std::string::npos; }));
-  EXPECT_THAT(ask("x.w.example"), HasSubstr("200 OK")) << "the others are served on";
+  EXPECT_THAT(ask("x.w.example"), HasSubstr("HTTP/2 200")) << "the others are served on";
+}
+
+TEST(Program, Http2ByAlpnAndByItsPreface) {
+  Backends backend(answering([](const std::string& r) -> std::string {
+    if (r.starts_with("HEAD")) return "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n";
+    if (r.starts_with("POST")) return ok(std::to_string(r.size() - r.find("\r\n\r\n") - 4));
+    if (r.find("/large") != std::string::npos) return ok(std::string(8 << 20, 'x'));
+    if (r.find("/chunked") != std::string::npos) return "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n";
+    return ok(r, "Connection: X-Hop\r\nX-Hop: 1\r\nX-Kept: 2\r\n");
+  }));
+  Folder folder;
+  folder.write("a.yaml", service_yaml("web", {"127.0.0.1"}, "default", backend.port()) + ingress_yaml("a", "a.example", "/", "Prefix", "web", "{nginx.ingress.kubernetes.io/proxy-body-size: \"0\"}"));
+  folder.write("big", std::string(3 << 20, 'y'));
+  Program p(folder.path());
+  const auto url = [&](const std::string& path) { return fmt::format("http://a.example:{}{}", p.http().port, path); };
+  const auto ask = [&](std::vector<std::string> more) {
+    more.insert(more.end(), {"--http2-prior-knowledge", "--resolve", fmt::format("a.example:{}:127.0.0.1", p.http().port)});
+    return curl(more);
+  };
+  EXPECT_THAT(ask({url("/x?y"), "-H", "Cookie: a=b"}), AllOf(HasSubstr("HTTP/2 200"), HasSubstr("x-kept: 2"), testing::Not(HasSubstr("x-hop")), HasSubstr("GET /x?y HTTP/1.1\r\nHost: a.example"), HasSubstr("cookie: a=b")));
+  EXPECT_THAT(run({"curl", "-sSk", "--http2", "--max-time", "20", "-o", "/dev/null", "-w", "%{http_version} %{http_code}", "--resolve", fmt::format("a.example:{}:127.0.0.1", p.https().port), fmt::format("https://a.example:{}/", p.https().port)}).out, "2 200");
+  const auto sized = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), {"curl", "-sS", "--max-time", "60", "--http2-prior-knowledge", "--resolve", fmt::format("a.example:{}:127.0.0.1", p.http().port)});
+    return run(more).out;
+  };
+  EXPECT_EQ(sized({"-o", "/dev/null", "-w", "%{size_download} %{http_code}", url("/large")}), fmt::format("{} 200", 8 << 20));
+  EXPECT_EQ(sized({"--data-binary", "@" + folder.path() + "/big", url("/up")}), std::to_string(3 << 20));
+  EXPECT_EQ(sized({"-I", "-o", "/dev/null", "-w", "%{http_version} %{http_code}", url("/")}), "2 200");
+  EXPECT_EQ(sized({url("/chunked")}), "hello");
+  EXPECT_THAT(run({"nghttp", "-v", "-H", fmt::format(":authority: a.example"), fmt::format("http://127.0.0.1:{}/chunked", p.http().port)}).out, HasSubstr("x-sum: 1"));
+  EXPECT_THAT(run({"h2load", "-n", "2000", "-c", "5", "-m", "20", "-H", ":authority: a.example", fmt::format("http://127.0.0.1:{}/", p.http().port)}).out, HasSubstr("2000 succeeded, 0 failed"));
 }
 
 TEST(Program, AFileThatBreaksKeepsWhatItHeld) {

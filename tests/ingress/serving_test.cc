@@ -273,7 +273,7 @@ TEST(Smuggling, MalformedRequestsAreAnsweredAndTheConnectionEnds) {
            {"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: xchunked\r\nContent-Length: 3\r\n\r\nabcGET /evil HTTP/1.1\r\nHost: h\r\n\r\n", 501},
            {"GET / HTTP/1.1\nHost: h\n\nGET /evil HTTP/1.1\r\nHost: h\r\n\r\n", 400},
            {"GET / HTTP/1.1\r\nHost: h\r\nContent-Length : 30\r\n\r\nGET /evil HTTP/1.1\r\nHost: h\r\n\r\n", 400},
-           {"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505},
+           {"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n", 505},
            {std::string("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\n", 12), 400},
            {"GET /../../etc/passwd HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n", 400},
        }) {
@@ -559,6 +559,90 @@ TEST(Policies, BasicAuth) {
   EXPECT_THAT(seen, Not(HasSubstr("Authorization"))) << "the router's password is no business of the backend";
   s.change(yaml);
   EXPECT_TRUE(eventually([&] { return with("Authorization: Basic dXNlcjpwYXNz\r\n").starts_with("HTTP/1.1 503 "); })) << "a secret that has gone closes the route";
+}
+
+// ---- HTTP/2: what a hostile client may send, by hand. What honest ones do is in program_test.
+
+std::string frame(int type, int flags, int stream, const std::string& payload) {
+  std::string out;
+  for (const int shift : {16, 8, 0}) out += static_cast<char>(payload.size() >> shift);
+  out += static_cast<char>(type);
+  out += static_cast<char>(flags);
+  for (const int shift : {24, 16, 8, 0}) out += static_cast<char>(stream >> shift);
+  return out + payload;
+}
+const std::string kPreface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+// GET http / with :authority h, all from the static table but the last.
+const std::string kGetBlock = std::string("\x82\x86\x84\x41\x01", 5) + "h";
+
+// Reads frames until the connection ends; the error code of the GOAWAY, or -1.
+int goaway_code(Stream& s) {
+  int code = -1;
+  for (;;) {
+    const auto head = s.exactly(9);
+    if (head.size() < 9) return code;
+    const auto byte = [](const std::string& t, std::size_t i) { return static_cast<int>(static_cast<unsigned char>(t[i])); };
+    const auto payload = s.exactly(static_cast<std::size_t>(byte(head, 0) << 16 | byte(head, 1) << 8 | byte(head, 2)));
+    if (byte(head, 3) == 7 && payload.size() >= 8) code = byte(payload, 7);
+  }
+}
+
+TEST(Http2, RapidResetEndsTheConnection) {
+  Backends backend([](Stream b) { b.rest(); });
+  Serving s(one_service("web", backend.port()));
+  auto c = s.connect();
+  std::string flood = kPreface + frame(4, 0, 0, "");
+  for (int i = 0; i < 5000; ++i) flood += frame(1, 5, 2 * i + 1, kGetBlock) + frame(3, 0, 2 * i + 1, std::string("\0\0\0\x08", 4));
+  std::thread writer([&] { c.send(flood); });
+  EXPECT_EQ(goaway_code(c), 0xb) << "ENHANCE_YOUR_CALM";
+  writer.join();
+  EXPECT_TRUE(eventually([&] { return s.router().connections() == 0; }));
+}
+
+TEST(Http2, FloodsOfControlFramesEndTheConnection) {
+  Backends backend(answering([](const std::string&) { return ok(""); }));
+  Serving s(one_service("web", backend.port()));
+  for (const auto& one : {frame(4, 0, 0, ""), frame(6, 0, 0, "12345678")}) {
+    auto c = s.connect();
+    std::string flood = kPreface + frame(4, 0, 0, "");
+    for (int i = 0; i < 20'000; ++i) flood += one;
+    std::thread writer([&] { c.send(flood); });
+    goaway_code(c);  // it comes to an end
+    writer.join();
+  }
+  EXPECT_TRUE(eventually([&] { return s.router().connections() == 0; }));
+}
+
+TEST(Http2, AContinuationFloodIsBounded) {
+  Backends backend(answering([](const std::string&) { return ok(""); }));
+  Serving s(one_service("web", backend.port()));
+  auto c = s.connect();
+  std::string flood = kPreface + frame(4, 0, 0, "") + frame(1, 1, 1, kGetBlock);
+  // A literal field after the other, and never the end of the head.
+  const std::string field = std::string("\x00\x03xyz\x7f\x81\x7e", 8) + std::string(254, 'v');
+  for (int i = 0; i < 5000; ++i) flood += frame(9, 0, 1, field);
+  std::thread writer([&] { c.send(flood); });
+  goaway_code(c);
+  writer.join();
+  EXPECT_TRUE(eventually([&] { return s.router().connections() == 0; }));
+}
+
+TEST(Http2, MalformedRequestsReachNoBackend) {
+  std::atomic<int> requests{0};
+  Backends backend(answering([&](const std::string&) { return ++requests, ok(""); }));
+  Serving s(one_service("web", backend.port()));
+  const auto literal = [](const std::string& name, const std::string& value) { return std::string(1, '\0') + static_cast<char>(name.size()) + name + static_cast<char>(value.size()) + value; };
+  const std::string start("\x82\x86", 2);
+  for (const auto& block : {start + literal(":path", "/x HTTP/1.1\r\nEvil: y") + literal(":authority", "h"), start + literal(":path", "/a b") + literal(":authority", "h"),
+                            start + "\x84" + literal(":authority", "h\r\nX: y"), kGetBlock + literal("x", "a\r\nb: c"), kGetBlock + literal("transfer-encoding", "chunked"),
+                            kGetBlock + literal("connection", "close"), kGetBlock + literal("host", "other"), kGetBlock + literal("content-length", "5"), kGetBlock + literal("x y", "z"),
+                            std::string("\x82\x86\x84", 3)}) {
+    auto c = s.connect();
+    c.send(kPreface + frame(4, 0, 0, "") + frame(1, 5, 1, block) + frame(7, 0, 0, std::string(8, '\0')));
+    ::shutdown(c.fd(), SHUT_WR);
+    c.rest();
+  }
+  EXPECT_EQ(requests, 0);
 }
 
 TEST(Changes, ARequestUnderWayKeepsItsRoute) {
