@@ -5,14 +5,6 @@
 namespace fairlead::cni {
 namespace {
 
-CniResult<AttachmentRecord> read_record(LeaseStore* store, const Owner& owner) {
-  if (store == nullptr) return AttachmentRecord{};
-  const auto work = [&](LeaseBook& b) { return lift(b.record(owner), Code::io_failure); };
-  CNI_TRY(const auto text, store->read(work));
-  if (!text) return AttachmentRecord{};
-  return parse_record(*text);
-}
-
 void detach_all(Kernel& kernel, LeaseStore* store, const std::set<Owner>& owners, BootTime now, Collected& out) {
   for (const Owner& owner : owners) {
     if (auto done = detach(kernel, store, owner, now))
@@ -23,6 +15,14 @@ void detach_all(Kernel& kernel, LeaseStore* store, const std::set<Owner>& owners
 }
 
 }  // namespace
+
+CniResult<AttachmentRecord> read_record(LeaseStore* store, const Owner& owner) {
+  if (store == nullptr) return AttachmentRecord{};
+  const auto work = [&](LeaseBook& b) { return lift(b.record(owner), Code::io_failure); };
+  CNI_TRY(const auto text, store->read(work));
+  if (!text) return AttachmentRecord{};
+  return parse_record(*text);
+}
 
 CniResult<> detach(Kernel& kernel, LeaseStore* store, const Owner& owner, BootTime now) {
   Fd lock;

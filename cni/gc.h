@@ -21,6 +21,9 @@ struct Collected {
   std::vector<std::pair<Owner, CniError>> failed;  // still there, with their leases: the address may be in use
 };
 
+// What was recorded about it; an empty one when nothing was, or there is no store.
+CniResult<AttachmentRecord> read_record(LeaseStore* store, const Owner& owner);
+
 // Takes one attachment away: its links and host ports first, then its addresses, so that nothing answers for an address
 // that is free. May be repeated; nothing there is no error. Without a store (nothing was ever leased) only links.
 CniResult<> detach(Kernel& kernel, LeaseStore* store, const Owner& owner, BootTime now);

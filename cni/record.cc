@@ -40,6 +40,7 @@ std::string to_text(const AttachmentRecord& r) {
     o["masquerade"] = r.nat.masquerade;
   }
   if (!r.hosts_file.empty()) o["hostsFile"] = r.hosts_file;
+  if (!r.delegated.empty()) o["delegated"] = r.delegated;
   return json::serialize(o);
 }
 
@@ -55,6 +56,7 @@ CniResult<AttachmentRecord> parse_record(std::string_view text) {
     r.nat.pods.push_back(p);
   }
   CNI_TRY(r.hosts_file, root.get("hostsFile").string_or(""));
+  CNI_TRY(r.delegated, root.get("delegated").string_or(""));
   return r;
 }
 

@@ -13,7 +13,8 @@ namespace fairlead::cni {
 struct AttachmentRecord {
   PodNat nat;
   std::string hosts_file;   // empty: none
-  bool empty() const { return nat.empty() && hosts_file.empty(); }
+  std::string delegated;    // what the IPAM plugin printed: its CHECK compares with that, and ours may be of another shape
+  bool empty() const { return nat.empty() && hosts_file.empty() && delegated.empty(); }
   bool operator==(const AttachmentRecord&) const = default;
 };
 std::string to_text(const AttachmentRecord& r);  // "" when it is empty

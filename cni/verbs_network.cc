@@ -1,4 +1,6 @@
 // Attaching containers: ADD, DEL, CHECK, GC, STATUS of a network of ours.
+#include <boost/json/serialize.hpp>
+
 #include "base/files.h"
 #include "base/scope_guard.h"
 #include "cni/check.h"
@@ -30,8 +32,8 @@ CniResult<std::string> add_with_own_addresses(const Services& s, const Request& 
   return text_of(plan.attachment, c.version);
 }
 
-CniResult<Attachment> delegated_addresses(const Services& s, const Request& r, const NetConf& c) {
-  CNI_TRY(const auto out, s.delegate(c.ipam.type, r, Verb::add, c.text));
+CniResult<Attachment> delegated_addresses(const Services& s, const Request& r, const NetConf& c, std::string& out) {
+  CNI_TRY(out, s.delegate(c.ipam.type, r, Verb::add, c.text));
   const auto doc = parse_json(out);
   if (!doc) return cni_fail(Code::delegate_failed, "{} printed no result: {}", c.ipam.type, doc.error().msg);
   auto a = parse_attachment(Field(*doc));
@@ -40,9 +42,10 @@ CniResult<Attachment> delegated_addresses(const Services& s, const Request& r, c
   return std::move(*a);
 }
 
-CniResult<> record(LeaseStore& store, const Request& r, const AttachPlan& plan) {
-  const auto text = to_text(record_of(plan));
-  if (text.empty()) return {};
+CniResult<> record(LeaseStore& store, const Request& r, const AttachPlan& plan, const std::string& delegated) {
+  AttachmentRecord whole = record_of(plan);
+  whole.delegated = delegated;
+  const auto text = to_text(whole);
   const auto work = [&](LeaseBook& b) { return lift(b.set_record(owner_of(r), text), Code::io_failure); };
   return store.write(work);
 }
@@ -59,12 +62,13 @@ CniResult<std::string> add_with_delegated_addresses(const Services& s, const Req
     (void)revert(*kernel, link.steps);
     (void)give_back(s, store, owner_of(r));
   });
-  CNI_TRY(const auto got, delegated_addresses(s, r, c));
+  std::string printed;
+  CNI_TRY(const auto got, delegated_addresses(s, r, c, printed));
   NetConf with_dns = c;
   if (!got.dns.empty()) with_dns.ipam.dns = got.dns;
   CNI_TRY(auto plan, attach_plan(with_dns, r, got.ips, got.routes));
   std::erase_if(plan.steps, [](const Step& step) { return std::holds_alternative<CreateVeth>(step); });
-  CNI_CHECK(record(store, r, plan));
+  CNI_CHECK(record(store, r, plan, printed));
   CNI_CHECK(execute(*kernel, plan.steps));
   take_away.dismiss();
   return text_of(plan.attachment, c.version);
@@ -95,9 +99,22 @@ CniResult<std::string> del(const Services& s, const Request& r, const NetConf& c
   return std::string();
 }
 
+// The configuration as it came, with the delegate's own result as prevResult.
+CniResult<std::string> conf_for_delegated_check(const Services& s, const Request& r, const NetConf& c) {
+  CNI_TRY(auto store, existing_store(s, c));
+  if (!store) return c.text;
+  CNI_TRY(const auto own, read_record(&*store, owner_of(r)));
+  if (own.delegated.empty()) return c.text;
+  CNI_TRY(auto doc, parse_json(c.text));
+  CNI_TRY(auto result, parse_json(own.delegated));
+  doc.as_object()["prevResult"] = std::move(result);
+  return boost::json::serialize(doc);
+}
+
 CniResult<std::vector<AssignedIp>> expected_addresses(const Services& s, const Request& r, const NetConf& c) {
   if (!c.ipam.builtin) {
-    CNI_CHECK(s.delegate(c.ipam.type, r, Verb::check, c.text));
+    CNI_TRY(const auto conf, conf_for_delegated_check(s, r, c));
+    CNI_CHECK(s.delegate(c.ipam.type, r, Verb::check, conf));
     // What was reported is what is expected; the delegate has confirmed it.
     std::vector<AssignedIp> ips;
     for (const AssignedIp& ip : c.prev_result->ips)
