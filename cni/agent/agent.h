@@ -47,9 +47,12 @@ struct PassReport {
 Result<PassReport> reconcile_network(const AgentOptions& o, const NodeFacts& self, const std::vector<NodeFacts>& peers);
 // Takes away routes, VTEP, table and conflist.
 Result<> cleanup(const AgentOptions& o);
-// Names the kernel features that are missing for these options; empty when all are there. Tries them in a namespace that
-// is thrown away.
-Result<std::vector<std::string>> missing_kernel_features(const AgentOptions& o);
+// The kernel features that are missing for these options, in words. Without a needed one the agent does not start; without
+// an optional one the pods that ask for it fail. Tries them in a namespace that is thrown away.
+struct MissingFeatures {
+  std::vector<std::string> needed, optional;
+};
+Result<MissingFeatures> missing_kernel_features(const AgentOptions& o);
 
 // Runs until the daemon is asked to stop.
 Task<Result<>> run_agent(Daemon& daemon, std::shared_ptr<kube::Client> client, AgentOptions options);

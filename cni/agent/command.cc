@@ -66,8 +66,9 @@ Result<> check(Flags& f) {
 
 Result<> prepare(const Flags& f, kube::RestConfig& config) {
   FL_TRY(const auto missing, missing_kernel_features(f.options));
-  for (const auto& m : missing) log::error("this kernel lacks {}", m);
-  if (!missing.empty()) return fail(ErrorCode::failed_precondition, "this kernel lacks {} needed features (see above)", missing.size());
+  for (const auto& m : missing.optional) log::warn("this kernel lacks {}", m);
+  for (const auto& m : missing.needed) log::error("this kernel lacks {}", m);
+  if (!missing.needed.empty()) return fail(ErrorCode::failed_precondition, "this kernel lacks {} needed features (see above)", missing.needed.size());
   FL_TRY(config, f.kubeconfig.empty() ? kube::in_cluster_config() : kube::load_kubeconfig(f.kubeconfig));
   return {};
 }

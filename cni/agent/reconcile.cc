@@ -5,7 +5,6 @@
 #include "cni/agent/agent.h"
 #include "cni/agent/nft.h"
 #include "cni/agent/offload.h"
-#include "netlink/netns.h"
 #include "netlink/rt_socket.h"
 #include "netlink/sysctl.h"
 
@@ -190,28 +189,6 @@ Result<> cleanup(const AgentOptions& o) {
   FL_TRY(const auto routes, rt.routes({.table = RT_TABLE_MAIN, .protocol = netlink::kNodeRouteProtocol}));
   for (const auto& r : routes) FL_CHECK(rt.remove_route(r));
   return rt.remove_link(kVtepName);
-}
-
-Result<std::vector<std::string>> missing_kernel_features(const AgentOptions& o) {
-  FL_TRY(const auto ns, netlink::NetNs::create());
-  const auto probe = [&]() -> Result<std::vector<std::string>> {
-    std::vector<std::string> missing;
-    FL_TRY(auto rt, RtSocket::open());
-    const auto want = [&](const char* name, const Result<>& r) {
-      if (!r) missing.push_back(fmt::format("{} ({})", name, r.error().message));
-    };
-    want("veth links (CONFIG_VETH)", rt.create_link({.name = "probe0", .kind = netlink::VethKind{.peer_name = "probe1"}}));
-    if (o.wiring == "bridge") want("bridges (CONFIG_BRIDGE)", rt.create_link({.name = "probe2", .kind = netlink::BridgeKind{}}));
-    if (o.network.backend != Backend::host_gw) {
-      auto made = rt.create_link({.name = "probe3", .kind = netlink::VxlanKind{}});
-      if (o.network.backend == Backend::vxlan) want("VXLAN links (CONFIG_VXLAN)", made);
-      else if (!made) log::warn("this kernel has no VXLAN (CONFIG_VXLAN): only nodes on the same LAN can be reached");
-    }
-    if (o.masquerade) want("nftables NAT in family inet (CONFIG_NFT_NAT, CONFIG_NFT_MASQ, CONFIG_NF_TABLES_INET; Linux 5.2 or later)",
-                           run_nft(render_masquerade({*Prefix::parse("192.0.2.0/24")}, {})));
-    return missing;
-  };
-  return netlink::in_netns(ns.fd(), probe);
 }
 
 }  // namespace fairlead::cni
