@@ -375,7 +375,7 @@ Result<> FamilySync::traffic(std::vector<proxy::Traffic>& out) {
           n = it->second;
         }
         // The nat table sees the first packet of each connection only.
-        out.push_back({key, port.name, port.protocol, r.frontend, r.backend, n.packets, n.packets, n.bytes});
+        out.push_back({key, port.name, port.protocol, r.frontend, r.backend, n.packets, 0, 0});
       }
     }
   return {};

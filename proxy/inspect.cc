@@ -93,7 +93,7 @@ namespace {
 
 struct TopRow {
   std::string service, port, endpoint;
-  double connections = 0, rate = 0;
+  double connections = 0, packets = 0, bytes = 0, rate = 0;
 };
 
 Result<std::vector<TopRow>> read_traffic(net::io_context& io, const std::string& address) {
@@ -117,12 +117,23 @@ Result<std::vector<TopRow>> read_traffic(net::io_context& io, const std::string&
     };
     TopRow row{text("service"), text("port"), text("endpoint")};
     if (row.port.empty()) row.port = text("protocol");
-    if (const auto* n = one.as_object().if_contains("connections"); n && n->is_number()) row.connections = n->to_number<double>();
+    const auto number = [&](const char* key) {
+      const auto* n = one.as_object().if_contains(key);
+      return n && n->is_number() ? n->to_number<double>() : 0.0;
+    };
+    row.connections = number("connections");
+    row.packets = number("packets");
+    row.bytes = number("bytes");
     const auto same = std::find_if(rows.begin(), rows.end(), [&](const TopRow& r) {
       return r.service == row.service && r.port == row.port && r.endpoint == row.endpoint;
     });
-    if (same != rows.end() && rows.size() < 5000) same->connections += row.connections;
-    else rows.push_back(std::move(row));
+    if (same != rows.end()) {
+      same->connections += row.connections;
+      same->packets += row.packets;
+      same->bytes += row.bytes;
+    } else {
+      rows.push_back(std::move(row));
+    }
   }
   return rows;
 }
@@ -146,10 +157,14 @@ int top(const TopOptions& options) {
       return std::tie(b.rate, b.connections, a.service, a.port, a.endpoint) < std::tie(a.rate, a.connections, b.service, b.port, b.endpoint);
     });
     std::string out = options.once ? "" : "\033[H\033[2J";
-    out += fmt::format("{:<40} {:<12} {:<28} {:>12} {:>10}\n", "SERVICE", "PORT", "ENDPOINT", "CONNECTIONS", "PER SECOND");
+    // Packets and bytes only where the dataplane counts them.
+    const bool all = std::any_of(rows->begin(), rows->end(), [](const TopRow& r) { return r.packets > 0; });
+    out += fmt::format("{:<40} {:<12} {:<28} {:>12} {:>10}{}\n", "SERVICE", "PORT", "ENDPOINT", "CONNECTIONS", "PER SECOND",
+                       all ? fmt::format(" {:>12} {:>14}", "PACKETS", "BYTES") : "");
     for (std::size_t i = 0; i < rows->size() && i < static_cast<std::size_t>(options.lines); ++i) {
       const auto& r = (*rows)[i];
-      out += fmt::format("{:<40} {:<12} {:<28} {:>12.0f} {:>10.1f}\n", r.service, r.port, r.endpoint.empty() ? "(all)" : r.endpoint, r.connections, r.rate);
+      out += fmt::format("{:<40} {:<12} {:<28} {:>12.0f} {:>10.1f}{}\n", r.service, r.port, r.endpoint.empty() ? "(all)" : r.endpoint, r.connections, r.rate,
+                         all ? fmt::format(" {:>12.0f} {:>14.0f}", r.packets, r.bytes) : "");
     }
     print(out);
     std::fflush(stdout);

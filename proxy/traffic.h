@@ -1,7 +1,9 @@
-// Connections per service and endpoint over the life of this process. The kernel's counters start at zero whenever an element
-// is written again; here they only grow. Pure.
+// Connections, packets and bytes per service and endpoint over the life of this process. The kernel's counters start at zero
+// whenever a rule or element is written again; here they only grow. Packets and bytes are there where the dataplane sees every
+// packet (IPVS); elsewhere only the first packet of a connection meets the rules, and they stay zero. Pure.
 #pragma once
 
+#include <array>
 #include <boost/json/array.hpp>
 #include <map>
 #include <string>
@@ -17,15 +19,17 @@ class TrafficTotals {
   // Takes in a reading. What is not in it has gone.
   void update(const std::vector<Traffic>& reading);
   std::vector<Traffic> totals() const;
-  // fairlead_proxy_connections_total{service,port,protocol}, and with {...,endpoint} while there are at most `limit` series.
+  // fairlead_proxy_service_{connections,packets,bytes}_total{namespace,service,port,protocol}, and fairlead_proxy_endpoint_... with
+  // {...,endpoint}, each while there are at most `limit` of them. What nobody counts is left out.
   std::string metrics_text(std::size_t limit) const;
   boost::json::array to_json() const;
   std::size_t size() const { return entries_.size(); }
 
  private:
   using Id = std::tuple<ServiceKey, std::string, Protocol, SocketAddress, SocketAddress>;
+  using Counts = std::array<std::uint64_t, 3>;  // connections, packets, bytes
   struct Entry {
-    std::uint64_t last = 0, total = 0;
+    Counts last{}, total{};
     bool seen = false;
   };
   std::map<Id, Entry> entries_;
