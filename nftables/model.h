@@ -9,6 +9,7 @@
 // Values, no shared state. Source: linux/netfilter/nf_tables.h, net/netfilter/nft_*.c.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <compare>
 #include <cstdint>
@@ -41,7 +42,7 @@ class Bytes {
   bool append(std::span<const std::uint8_t> b) {
     const std::size_t padded = (b.size() + 3) & ~std::size_t{3};
     if (size_ + padded > N) return false;
-    std::memcpy(data_.data() + size_, b.data(), b.size());
+    std::copy(b.begin(), b.end(), data_.begin() + size_);
     size_ = static_cast<std::uint8_t>(size_ + padded);
     return true;
   }
@@ -49,7 +50,7 @@ class Bytes {
   static Bytes raw(std::span<const std::uint8_t> b) {
     Bytes v;
     if (b.size() > N) b = b.first(N);
-    std::memcpy(v.data_.data(), b.data(), b.size());
+    std::copy(b.begin(), b.end(), v.data_.begin());
     v.size_ = static_cast<std::uint8_t>(b.size());
     return v;
   }
