@@ -233,6 +233,13 @@ Announcer::~Announcer() {
 }
 
 std::vector<std::string> Announcer::set(const Plan& plan, const std::vector<LinkFacts>& links) { return impl_->set(plan, links); }
+void Announcer::announce_again() {
+  impl_->repeats.clear();
+  for (const auto& [ip, a] : impl_->plan)
+    for (const auto link : a.links) impl_->announce_new(ip, link);
+  impl_->schedule();
+}
+
 AnnouncerStats Announcer::stats() const { return impl_->stats; }
 
 Result<std::vector<LinkFacts>> read_links() {

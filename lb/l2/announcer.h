@@ -34,6 +34,8 @@ class Announcer {
 
   // Returns what could not be opened.
   std::vector<std::string> set(const Plan& plan, const std::vector<LinkFacts>& links);
+  // Announces everything again, as if it were new: the LAN may believe in somebody else since a part of it was away.
+  void announce_again();
   AnnouncerStats stats() const;
 
  private:

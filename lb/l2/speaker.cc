@@ -146,12 +146,15 @@ class SpeakerImpl final : public Speaker, public std::enable_shared_from_this<Sp
       const bool settled = synced() && membership_.settled(now());
       send({options_.node_name, false, settled});
       auto alive = membership_.alive(now());
+      // Somebody is back: while it was away, one side of the LAN may have been told of another announcer.
+      const bool returned = !std::includes(alive_.begin(), alive_.end(), alive.begin(), alive.end());
       if (dirty_ || alive != alive_ || settled != settled_) {
         alive_ = std::move(alive);
         settled_ = settled;
         dirty_ = false;
         replan();
       }
+      if (returned) announcer_.announce_again();
       timer_.expires_after(options_.membership.interval);
       co_await timer_.async_wait(use_result);
     }

@@ -115,6 +115,18 @@ TEST_F(LoadBalancer, TheAnnouncingNodeIsKilledWhileRequestsFlow) {
   std::cout << "while the announcing node was killed and came back: " << t << "\n";
 }
 
+TEST_F(LoadBalancer, ANodeThatWasCutOffIsBelievedAgain) {
+  ASSERT_TRUE(eventually(60s, [] { return announcer() == "worker-1"; }));
+  ASSERT_TRUE(run({"ip", "link", "set", "fl-w1", "down"}).ok());
+  const bool moved = eventually(60s, [] {
+    const auto a = announcer();
+    return !a.empty() && a != "worker-1";
+  });
+  ASSERT_TRUE(run({"ip", "link", "set", "fl-w1", "up"}).ok());
+  EXPECT_TRUE(moved) << announcer();
+  EXPECT_TRUE(eventually(60s, [] { return announcer() == "worker-1"; })) << announcer();
+}
+
 TEST_F(LoadBalancer, ADrainedNodeHandsOverFirst) {
   ASSERT_TRUE(eventually(60s, [] { return announcer() == "worker-1"; }));
   BackgroundClient client("", url(), {"--interval", "20", "--timeout", "5000"});

@@ -164,6 +164,18 @@ TEST_F(Announcing, AnnouncedFiveTimesThenQuiet) {
   EXPECT_TRUE(until([&] { return nodes_[0]->announcer->stats().announcements == said + 10; }));
 }
 
+// Two announce after a partition; the one that the election keeps says so again, and the client follows.
+TEST_F(Announcing, AnnouncedAgainAfterAPartition) {
+  announce(0, {"192.0.2.200"});
+  announce(1, {"192.0.2.200"});
+  knock("192.0.2.200");
+  EXPECT_TRUE(until([&] { return nodes_[0]->announcer->stats().announcements == 10 && nodes_[1]->announcer->stats().announcements == 10; }));
+  for (const int winner : {0, 1}) {
+    nodes_[static_cast<std::size_t>(winner)]->announcer->announce_again();
+    EXPECT_TRUE(until([&] { return client_believes("192.0.2.200", winner); })) << winner;
+  }
+}
+
 TEST_F(Announcing, ALinkThatIsGoneHarmsNobody) {
   auto& n = *nodes_[0];
   Plan plan;
