@@ -196,7 +196,7 @@ TEST_P(Faults, RandomKillsLeaveNothing) {
     const int last = start("DEL", std::nullopt);
     EXPECT_TRUE(WIFEXITED(last) && WEXITSTATUS(last) == 0);
   }
-  EXPECT_GT(killed, 10);
+  EXPECT_GT(killed, 2);
   // What the forgotten ones left is found by the collector: their links go with the namespaces, their leases are orphans.
   // The kernel takes namespaces down in the background.
   std::string left;
