@@ -203,12 +203,14 @@ TEST(Crash, PowerCutsLoseOnlyWhatWasNotFlushed) {
       std::map<std::uint32_t, Answer> acknowledged;
     };
     std::vector<Cut> cuts;
+    int syncs = 0;
     auto o = small_options(seed);
     o.flush_interval = std::chrono::hours(1);  // the log table stands still, so that a copy of it is one of its states
     o.flush_bytes = 1u << 30;
     o.wal.sync = [&](int) -> Result<> {
       if (power) {
-        if (cuts.size() < 6 && random.below(8) == 0) {
+        ++syncs;
+        if (cuts.size() < 6 && (random.below(8) == 0 || (cuts.empty() && syncs == 30))) {
           cuts.push_back({copies.path() + "/" + std::to_string(cuts.size()), acknowledged});
           power->cut(cuts.back().path);
         }

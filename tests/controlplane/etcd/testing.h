@@ -31,10 +31,17 @@ class TempDir {
   std::string path_;
 };
 
+// One for each thread: the thread that completes a call may still be in post() when the call's coroutine has ended.
+inline net::io_context& waiting() {
+  thread_local net::io_context io;
+  io.restart();
+  return io;
+}
+
 // Runs one coroutine to its end.
 template <typename T>
 T await(Task<T> task) {
-  net::io_context io;
+  auto& io = waiting();
   std::optional<T> out;
   net::co_spawn(io, std::move(task), [&](std::exception_ptr e, T value) {
     if (e) std::rethrow_exception(e);
@@ -47,7 +54,7 @@ T await(Task<T> task) {
 // Gives up after a while; nullopt then.
 template <typename T>
 std::optional<T> await_for(Task<T> task, std::chrono::milliseconds limit) {
-  net::io_context io;
+  auto& io = waiting();
   std::optional<T> out;
   net::cancellation_signal cancel;
   net::co_spawn(io, std::move(task), net::bind_cancellation_slot(cancel.slot(), [&](std::exception_ptr e, T value) {
