@@ -112,7 +112,8 @@ class Running final : public Apiserver {
       if (!ready) co_return fail(ErrorCode::unavailable, "the store did not answer within 30 s");
     }
     auto repaired = co_await services::repair_claims(*core_);
-    if (!repaired) co_return repaired;
+    if (!repaired && repaired.error().code != ErrorCode::resource_exhausted) co_return repaired;
+    if (!repaired) log::warn("repair of claims: {}", repaired.error().message);  // tried again; until then a full store can be tidied
     FL_CO_CHECK(listen());
     const auto port = server_->address().port;
     auto made = co_await bootstrap(*core_, port);

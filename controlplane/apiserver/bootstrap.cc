@@ -129,14 +129,18 @@ Task<Result<>> reconcile_kubernetes_service(Core& core, Port port) {
   if (!made) co_return made;
 
   if (ip.is_loopback() || ip.is_unspecified()) co_return Result<>{};  // nobody else could reach us there: no endpoints
-  FL_CO_TRY_CTX(const auto servers, co_await announce(core, ip), "announce this server");
+  const auto servers = co_await announce(core, ip);
+  if (!servers) {  // a full store must not keep us from serving: the endpoints stay as they are until the next round
+    log::warn("announce this server: {}", servers.error().message);
+    co_return Result<>{};
+  }
 
   auto e = std::make_shared<corev1::Endpoints>();
   e->mutable_metadata()->set_name(kName);
   e->mutable_metadata()->set_namespace_("default");
   (*e->mutable_metadata()->mutable_labels())["endpointslice.kubernetes.io/skip-mirror"] = "true";
   auto& subset = *e->add_subsets();
-  for (const auto& server : servers) subset.add_addresses()->set_ip(server.to_string());
+  for (const auto& server : *servers) subset.add_addresses()->set_ip(server.to_string());
   auto& ep = *subset.add_ports();
   ep.set_name("https");
   ep.set_port(port);
@@ -150,7 +154,7 @@ Task<Result<>> reconcile_kubernetes_service(Core& core, Port port) {
   s->mutable_metadata()->set_namespace_("default");
   (*s->mutable_metadata()->mutable_labels())["kubernetes.io/service-name"] = kName;
   s->set_addresstype(ip.is_v4() ? "IPv4" : "IPv6");
-  for (const auto& server : servers) {
+  for (const auto& server : *servers) {
     auto& endpoint = *s->add_endpoints();
     endpoint.add_addresses(server.to_string());
     endpoint.mutable_conditions()->set_ready(true);

@@ -88,6 +88,7 @@ class SharedStore {
   }
   const std::string& url() const { return url_; }
   etcd::Kv& kv() { return *kv_; }
+  void raise_no_space() { store_->set_settings({{etcd::kAlarmNoSpace, ""}}, [](Result<etcd::Revision>) {}); }
   std::vector<etcd::KeyValue> keys(const std::string& prefix) {
     etcd::RangeRequest r;
     r.key = prefix;
@@ -432,6 +433,21 @@ TEST_P(SharedStoreTest, ClaimsAreRepairedAtStart) {
   EXPECT_EQ(claimed(), before);
   const auto thief = ask(1, "POST", "/api/v1/namespaces/default/services", service("thief", "'clusterIP':'10.96.0.7',"));
   EXPECT_EQ(thief.status, 422u) << thief.body;
+}
+
+TEST_P(SharedStoreTest, AFullStoreIsServedAndCanBeTidied) {
+  if (GetParam()) GTEST_SKIP() << "the alarm is raised by hand, in our own store";
+  ASSERT_EQ(ask(0, "POST", "/api/v1/namespaces/default/services", service("old")).status, 201u);
+  store_->raise_no_space();
+  clients_[0].reset();
+  servers_[0].reset();
+  start(0);
+  EXPECT_EQ(ask(0, "GET", "/api/v1/namespaces/default/services/old").status, 200u);
+  const auto refused = ask(0, "POST", "/api/v1/namespaces/default/services", service("new"));
+  EXPECT_GE(refused.status, 400u);
+  EXPECT_THAT(refused.body, HasSubstr("database space exceeded"));
+  EXPECT_EQ(ask(0, "DELETE", "/api/v1/namespaces/default/services/old").status, 200u);
+  expect_claims_agree("after the deletion");
 }
 
 INSTANTIATE_TEST_SUITE_P(OnOurs, SharedStoreTest, ::testing::Values(false));
