@@ -95,7 +95,8 @@ Fd socket_in(const NetNs& ns, int family, int type, int wait_ms = 1000) {
   return Fd(fd);
 }
 
-Fd udp_in(const NetNs& ns, int family) { return socket_in(ns, family, SOCK_DGRAM); }
+// Longer than a lost neighbour solicitation takes to be repeated.
+Fd udp_in(const NetNs& ns, int family) { return socket_in(ns, family, SOCK_DGRAM, 3000); }
 
 }  // namespace
 
