@@ -25,7 +25,7 @@ std::span<const Command> commands() {
       {"kubelet", "On every node", "node agent: runs pods through a container runtime (CRI)", kubelet::run_kubelet},
       {"cni-agent", "On every node", "pod network: CNI configuration and routes between nodes", cni::run_cni_agent},
       {"ingress", "From outside", "HTTP router: Ingress objects, from the API or from files", ingress::run_ingress},
-      {"lb", "On every node", "load balancer addresses: controller, speaker, status", lb::run_lb},
+      {"lb", "From outside", "load balancer addresses: controller, speaker, status", lb::run_lb},
       {"control-plane", "Control plane", "store, API server, scheduler and controllers in one process", run_control_plane},
       {"apiserver", "Control plane", "Kubernetes API server with its embedded store", apiserver::run_apiserver},
       {"scheduler", "Control plane", "gives pods a node", scheduler::run_scheduler},
