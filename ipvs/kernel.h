@@ -16,8 +16,16 @@
 
 namespace fairlead::ipvs {
 
+// An operation that this kernel will never carry out, though it is well formed: an endpoint that is a broadcast address here, say. The
+// others of its commit have been carried out.
+struct Refusal {
+  Op op;
+  Error error;
+};
+
 struct CommitReport {
   std::size_t retries = 0;
+  std::vector<Refusal> refused;  // only additions of real servers and addresses
 };
 
 struct Counters {

@@ -1,6 +1,7 @@
 #include "ipvs/kernel_fake.h"
 
 #include <algorithm>
+#include <cerrno>
 
 #include "ipvs/text.h"
 
@@ -204,8 +205,15 @@ Result<std::vector<RealServer>> FakeKernel::real_servers(const ServerKey& key) {
 }
 
 Result<CommitReport> FakeKernel::commit(Family family, const std::vector<Op>& ops) {
+  CommitReport report;
   for (const auto& op : ops) {
     const auto failure = next_failure();
+    const auto* real = std::get_if<op::AddReal>(&op);
+    const auto* bind = std::get_if<op::Bind>(&op);
+    if (!failure && ((real && unacceptable.contains(real->real.address.ip)) || (bind && unacceptable.contains(bind->ip)))) {
+      report.refused.push_back({op, errno_error(EINVAL, "commit")});
+      continue;
+    }
     if (!failure || fail_after_) {
       FL_CHECK(apply_to(states_[family], op));
       // One link, and one set of timeouts, for both families.
@@ -216,7 +224,7 @@ Result<CommitReport> FakeKernel::commit(Family family, const std::vector<Op>& op
     }
     if (failure) return fail(*failure);
   }
-  return CommitReport{};
+  return report;
 }
 
 Result<std::vector<Counters>> FakeKernel::counters(Family family) {

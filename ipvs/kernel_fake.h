@@ -50,6 +50,7 @@ class FakeKernel final : public Kernel {
   const std::vector<Op>& history() const { return history_; }  // since the last clear_history()
   void clear_history() { history_.clear(); }
 
+  std::set<IpAddress> unacceptable;  // as real servers or on the link
   std::set<std::string> schedulers{"rr", "wrr", "lc", "wlc", "dh", "sh", "sed", "nq", "mh"};
 
  private:

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <chrono>
 #include <functional>
+#include <iterator>
 #include <thread>
 
 #include "iptables/kernel_process.h"
@@ -180,8 +181,9 @@ class NetlinkKernel final : public Kernel {
     c.message = std::move(message);
     c.send = [&](std::vector<Bytes> messages) { return socket.request_all(std::move(messages), "commit"); };
     c.pause = [](std::chrono::milliseconds d) { std::this_thread::sleep_for(d); };
-    FL_TRY(const auto retries, carry_out(run, c));
-    report.retries += retries;
+    FL_TRY(auto carried, carry_out(run, c));
+    report.retries += carried.retries;
+    std::move(carried.refused.begin(), carried.refused.end(), std::back_inserter(report.refused));
     return {};
   }
 

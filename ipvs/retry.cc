@@ -47,13 +47,19 @@ bool is_done(const Op& op, const Error& e, bool again) {
   return again && (std::holds_alternative<op::DeleteServer>(op) || std::holds_alternative<op::DeleteReal>(op));
 }
 
+// Whether it is the thing itself that the kernel does not take.
+bool is_refusal(const Op& op, const Error& e) {
+  if (std::holds_alternative<op::AddReal>(op)) return e.sys_errno == EINVAL;
+  return std::holds_alternative<op::Bind>(op) && (e.sys_errno == EINVAL || e.sys_errno == EADDRNOTAVAIL);
+}
+
 }  // namespace
 
 bool is_gone(const Error& e) {
   return e.sys_errno == ENOENT || e.sys_errno == ESRCH || e.sys_errno == EADDRNOTAVAIL || e.code == ErrorCode::not_found;
 }
 
-Result<std::size_t> carry_out(std::span<const Op> ops, const Courier& courier) {
+Result<CommitReport> carry_out(std::span<const Op> ops, const Courier& courier) {
   struct Pending {
     const Op* op;
     bool edit;
@@ -61,7 +67,7 @@ Result<std::size_t> carry_out(std::span<const Op> ops, const Courier& courier) {
   std::vector<Pending> pending;
   pending.reserve(ops.size());
   for (const auto& op : ops) pending.push_back({&op, false});
-  std::size_t retries = 0;
+  CommitReport report;
   for (int attempt = 1;; ++attempt) {
     std::vector<netlink::Bytes> messages;
     messages.reserve(pending.size());
@@ -75,15 +81,19 @@ Result<std::size_t> carry_out(std::span<const Op> ops, const Courier& courier) {
       auto& e = results[i].error();
       const auto& p = pending[i];
       if (is_done(*p.op, e, attempt > 1)) continue;
+      if (is_refusal(*p.op, e)) {
+        report.refused.push_back({*p.op, std::move(e)});
+        continue;
+      }
       const bool there = attempt > 1 && !p.edit && adds(*p.op) && e.sys_errno == EEXIST;
       // A real server that found no virtual server may find it once that was made.
       retry = retry || passes(e) || there;
       failed.push_back({p.op, p.edit || there});
       if (!first) first = std::move(e);
     }
-    if (failed.empty()) return retries;
+    if (failed.empty()) return report;
     if (!retry || attempt == kTries) return fail(explained(std::move(*first)).with("{}", to_text(*failed.front().op)));
-    retries += failed.size();
+    report.retries += failed.size();
     pending = std::move(failed);
     courier.pause(std::chrono::milliseconds(1 << (attempt - 1)));
   }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "ipvs/kernel.h"
 #include "ipvs/model.h"
 #include "netlink/message.h"
 
@@ -20,9 +21,9 @@ struct Courier {
   std::function<void(std::chrono::milliseconds)> pause;
 };
 
-// How many operations were sent again. The error is the first that does not pass, or the last after about half a second; its message
+// `retries` counts what was sent again. The error is the first that does not pass, or the last after about half a second; its message
 // names the operation.
-Result<std::size_t> carry_out(std::span<const Op> ops, const Courier& courier);
+Result<CommitReport> carry_out(std::span<const Op> ops, const Courier& courier);
 
 // Whether the kernel said that the thing is not there.
 bool is_gone(const Error& e);

@@ -55,8 +55,43 @@ Result<bool> FamilySync::has_scheduler(const std::string& name) {
   return has;
 }
 
-Result<Rendered> FamilySync::render_checked(const ServicePlan& plan, ApplyReport* report) {
+Rendered FamilySync::render_accepted(const ServicePlan& plan) const {
   auto r = render(plan, *global_, at_);
+  if (!refused_addresses_.empty()) std::erase_if(r.bound, [&](const IpAddress& ip) { return refused_addresses_.contains(ip); });
+  if (refused_real_.empty()) return r;
+  for (auto& s : r.servers)
+    if (const auto it = refused_real_.find(s.server.key); it != refused_real_.end())
+      std::erase_if(s.real, [&](const RealServer& one) { return it->second.contains(one.address); });
+  return r;
+}
+
+// One endpoint or address that the kernel does not take must not keep the others from being programmed. Told once per service.
+void FamilySync::refused(const std::vector<Refusal>& all, ApplyReport& report) {
+  if (all.empty()) return;
+  std::map<ServerKey, const Refusal*> servers;
+  std::map<IpAddress, const Refusal*> addresses;
+  for (const auto& r : all) {
+    if (const auto* real = std::get_if<op::AddReal>(&r.op)) {
+      refused_real_[real->key].insert(real->real.address);
+      servers.try_emplace(real->key, &r);
+    } else if (const auto* bind = std::get_if<op::Bind>(&r.op)) {
+      refused_addresses_.insert(bind->ip);
+      addresses.try_emplace(bind->ip, &r);
+    }
+  }
+  for (const auto& [key, plan] : services_) {
+    const auto r = render(*plan, *global_, at_);
+    const Refusal* of_it = nullptr;
+    for (const auto& s : r.servers)
+      if (const auto it = servers.find(s.server.key); it != servers.end()) of_it = it->second;
+    for (const auto& ip : r.bound)
+      if (const auto it = addresses.find(ip); it != addresses.end()) of_it = it->second;
+    if (of_it) report.skipped.emplace_back(key, fmt::format("the kernel refuses a part of it: {}: {}", to_text(of_it->op), of_it->error.message));
+  }
+}
+
+Result<Rendered> FamilySync::render_checked(const ServicePlan& plan, ApplyReport* report) {
+  auto r = render_accepted(plan);
   for (const auto& s : r.servers) {
     FL_TRY(const bool has, has_scheduler(s.server.scheduler));
     if (has) continue;
@@ -72,6 +107,7 @@ Result<> FamilySync::commit(Changes& changes, ApplyReport& report) {
     report.operations += step.size();
     report.retries += done.retries;
     ++report.batches;
+    refused(done.refused, report);
   }
   return {};
 }
@@ -183,6 +219,8 @@ Result<> FamilySync::resync(ApplyReport& report) {
   at_.node_addresses = std::move(found.node_addresses);
   shared_.clear();
   draining_.clear();
+  refused_real_.clear();
+  refused_addresses_.clear();
   Changes changes(family_);
   if (!found.link) changes.first(op::EnsureLink{});
   FL_CHECK(check_sets(found, changes));
@@ -346,7 +384,7 @@ State FamilySync::desired() const {
   s.node_addresses = at_.node_addresses;
   s.timeouts = options_.timeouts;
   for (const auto& [key, plan] : services_) {
-    auto r = render(*plan, *global_, at_);
+    auto r = render_accepted(*plan);
     if (std::any_of(r.servers.begin(), r.servers.end(), [&](const Server& one) {
           const auto it = schedulers_.find(one.server.scheduler);
           return it != schedulers_.end() && !it->second;

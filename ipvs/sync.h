@@ -63,6 +63,8 @@ class FamilySync {
   void adopt_server(Server& found, const Server& wanted, Changes& changes);
   void leftovers(State& found, Changes& changes) const;
   bool excluded(const IpAddress& ip) const;
+  void refused(const std::vector<Refusal>& all, proxy::ApplyReport& report);
+  Rendered render_accepted(const proxy::ServicePlan& plan) const;  // without what the kernel has refused
   // Nothing for a service that this kernel cannot serve, which is reported.
   Result<Rendered> render_checked(const proxy::ServicePlan& plan, proxy::ApplyReport* report);
   Result<bool> has_scheduler(const std::string& name);
@@ -76,6 +78,9 @@ class FamilySync {
   std::unordered_map<proxy::ServiceKey, proxy::ServicePlanPtr> services_;
   Shared shared_;
   Draining draining_;
+  // What the kernel has refused since it was listed last; then it is tried again.
+  std::map<ServerKey, std::set<SocketAddress>> refused_real_;
+  std::set<IpAddress> refused_addresses_;
   SteadyTime next_sweep_{};
   std::map<std::string, bool> schedulers_;
 };

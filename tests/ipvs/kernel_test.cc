@@ -256,6 +256,18 @@ TEST(Protocols, Sctp) {
   expect_no_drift(*d, plan(one_service({kHere}, Protocol::sctp)));
 }
 
+TEST(Refusal, AnEndpointThatIsABroadcastAddressHere) {
+  Node n;
+  const auto d = n.open();
+  ASSERT_TRUE(d);
+  const auto report = apply(*d, plan(one_service({kHere, {"192.168.7.255", "n2"}})).full_delta());
+  ASSERT_EQ(report.skipped.size(), 1u);
+  EXPECT_NE(report.skipped[0].second.find("192.168.7.255"), std::string::npos) << report.skipped[0].second;
+  const auto pod = listener(n.net.here2, {ip("10.244.0.2"), 9090}, 0);
+  auto c = connect(n.net.clients, kVip, pod, 0);
+  EXPECT_EQ(c.exchange("still served"), "still served");
+}
+
 // ---- settings
 
 TEST(Settings, SchedulersOfTheKernel) {

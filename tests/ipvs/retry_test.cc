@@ -22,7 +22,7 @@ struct Script {
   std::vector<std::vector<std::string>> sent;
   std::chrono::milliseconds paused{0};
 
-  Result<std::size_t> run(const std::vector<Op>& ops) {
+  Result<CommitReport> run(const std::vector<Op>& ops) {
     Courier c;
     c.message = [](const Op& op, bool edit) {
       const auto text = to_text(op) + (edit ? " (edit)" : "");
@@ -55,7 +55,7 @@ TEST(Retry, BusyForAWhile) {
     s.answers[kAddReal] = {ESRCH, ESRCH};  // no such server yet
     const auto done = s.run({op::AddServer{kServer}, op::AddReal{kKey, kReal}});
     ASSERT_TRUE(done) << done.error().message;
-    EXPECT_EQ(*done, 4u);
+    EXPECT_EQ(done->retries, 4u);
     EXPECT_EQ(s.sent.size(), 3u);
   }
 }
@@ -117,6 +117,18 @@ TEST(Retry, ASetThatIsStillInUse) {
   Script s;
   s.answers["ipset destroy KUBE-DROP"] = {IPSET_ERR_BUSY, IPSET_ERR_BUSY, IPSET_ERR_BUSY};
   EXPECT_TRUE(s.run({op::DestroySet{"KUBE-DROP"}}));
+}
+
+TEST(Retry, WhatTheKernelWillNeverTakeIsToldAndDoesNotHoldUpTheRest) {
+  Script s;
+  s.answers[kAddReal] = {EINVAL};
+  s.answers["ip addr add 10.96.0.1/32 dev kube-ipvs0"] = {EADDRNOTAVAIL};
+  const auto done = s.run({op::AddServer{kServer}, op::AddReal{kKey, kReal}, op::Bind{kKey.address.ip}, op::DeleteServer{kKey}});
+  ASSERT_TRUE(done) << done.error().message;
+  ASSERT_EQ(done->refused.size(), 2u);
+  EXPECT_EQ(to_text(done->refused[0].op), kAddReal);
+  EXPECT_EQ(done->refused[0].error.sys_errno, EINVAL);
+  EXPECT_EQ(s.sent.size(), 1u);
 }
 
 TEST(Retry, NotForEver) {

@@ -65,6 +65,8 @@ PlanDelta only(const Plan& p, const std::string& key) {
   return d;
 }
 
+proxy::GlobalPlanPtr global_plan_ptr() { return std::make_shared<const proxy::GlobalPlan>(global_plan()); }
+
 const Pod kA{"10.244.0.2", "n1"}, kB{"10.244.1.2", "n2"}, kC{"10.244.1.3", "n2"};
 
 TEST(Sync, RestartWritesNothing) {
@@ -362,6 +364,42 @@ TEST(Sync, AServiceThatTheKernelCannotServeIsNamed) {
   EXPECT_EQ(n.text(), to_text(n.sync->desired()));
   EXPECT_TRUE(n.kernel.state(Family::v4).servers.contains(kWeb));
   n.apply(only(plan(Snapshot{global_plan(), node_facts(), {}}), "default/hashed"));  // and goes without a trace
+  EXPECT_EQ(n.text(), to_text(n.sync->desired()));
+}
+
+TEST(Sync, AnEndpointThatTheKernelRefusesIsNamedAndTheOthersServe) {
+  Node n;
+  n.kernel.unacceptable = {ip("10.244.1.2")};
+  auto report = n.apply(plan(one_service({kA, kB})));
+  ASSERT_EQ(report.skipped.size(), 1u);
+  EXPECT_EQ(report.skipped[0].first, "default/web");
+  EXPECT_NE(report.skipped[0].second.find("10.244.1.2:8080"), std::string::npos) << report.skipped[0].second;
+  const auto real = [&] { return n.kernel.state(Family::v4).servers.at(kWeb).real.size(); };
+  EXPECT_EQ(real(), 1u);
+  EXPECT_EQ(n.text(), to_text(n.sync->desired()));
+  // Other endpoints come and go beside it.
+  report = n.apply(only(plan(one_service({kA, kB, kC})), "default/web"));
+  EXPECT_TRUE(report.skipped.empty()) << "it is not tried with each change";
+  EXPECT_EQ(real(), 2u);
+  n.apply(only(plan(one_service({kC})), "default/web"));
+  EXPECT_EQ(real(), 1u);
+  // With the next comparison it is tried again, and now it is taken.
+  n.apply(only(plan(one_service({kB, kC})), "default/web"));
+  n.kernel.unacceptable.clear();
+  n.sync->distrust();
+  report = n.apply(PlanDelta{global_plan_ptr(), false, false, {}});
+  EXPECT_TRUE(report.skipped.empty());
+  EXPECT_EQ(real(), 2u);
+}
+
+TEST(Sync, AnAddressThatTheKernelRefusesIsNamedAndTheOthersServe) {
+  Node n;
+  n.kernel.unacceptable = {ip("203.0.113.106")};
+  const auto report = n.apply(plan(world()));
+  ASSERT_EQ(report.skipped.size(), 1u);
+  EXPECT_EQ(report.skipped[0].first, "default/external");
+  EXPECT_EQ(n.text(), to_text(n.sync->desired()));
+  n.apply(only(plan(Snapshot{global_plan(), node_facts(), {}}), "default/external"));
   EXPECT_EQ(n.text(), to_text(n.sync->desired()));
 }
 

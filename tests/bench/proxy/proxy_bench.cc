@@ -1,7 +1,7 @@
 // How the service proxy's work grows with the cluster: plan and first sync, one endpoint change, restart, memory. Runs in a
 // network namespace of its own against the real kernel (root); prints a table.
 //
-//   proxy_bench [nftables | iptables-nft | iptables-legacy] [services ...]
+//   proxy_bench [nftables | iptables-nft | iptables-legacy | ipvs-nft | ipvs-legacy] [services ...]
 //       default: nftables 100 1000 5000 10000 30000; 10 endpoints each
 #include <fmt/format.h>
 #include <sched.h>
@@ -19,6 +19,8 @@
 #include <vector>
 
 #include "iptables/dataplane.h"
+#include "ipvs/dataplane.h"
+#include "netlink/rt_socket.h"
 #include "nftables/dataplane.h"
 #include "proxy/planner.h"
 #include "proxy/state.h"
@@ -47,6 +49,11 @@ std::string mode = "nftables";
 
 Result<std::unique_ptr<Dataplane>> open_dataplane() {
   if (mode == "nftables") return nftables::open_dataplane();
+  if (mode.starts_with("ipvs-")) {
+    ipvs::Options o;
+    o.iptables_backend = mode.substr(5);
+    return ipvs::open_dataplane(o);
+  }
   iptables::Options o;
   o.backend = mode == "iptables-legacy" ? iptables::Backend::legacy : iptables::Backend::nft;
   return iptables::open_dataplane(o);
@@ -102,6 +109,8 @@ void die(const std::string& what) {
 
 Row measure(unsigned services) {
   if (::unshare(CLONE_NEWNET) < 0) die("needs root: a network namespace of its own");
+  // IPVS asks the routing table what an endpoint is, and there must be one.
+  if (auto rt = netlink::RtSocket::open(); !rt || !rt->set_up("lo")) die("lo cannot be brought up");
   Row row{};
   GlobalPlan global;
   global.local.kind = LocalDetector::Kind::cidrs;
@@ -174,7 +183,8 @@ Row measure(unsigned services) {
 
 int main(int argc, char** argv) {
   std::vector<unsigned> sizes;
-  const bool named = argc > 1 && (argv[1] == std::string("nftables") || std::string_view(argv[1]).starts_with("iptables-"));
+  const std::string_view first = argc > 1 ? argv[1] : "";
+  const bool named = first == "nftables" || first.starts_with("iptables-") || first.starts_with("ipvs-");
   if (named) mode = argv[1];
   for (int i = named ? 2 : 1; i < argc; ++i) sizes.push_back(static_cast<unsigned>(std::max(1, std::atoi(argv[i]))));
   if (sizes.empty()) sizes = {100, 1000, 5000, 10000, 30000};
