@@ -15,6 +15,7 @@ using proxy::Decision;
 using proxy::Packet;
 
 constexpr int kMostSteps = 10'000;
+constexpr int kDeepest = 64;  // chains within chains
 
 std::vector<std::string> words_of(std::string_view rule) {
   std::vector<std::string> out;
@@ -65,7 +66,9 @@ class Walk {
       }
       const auto next = table.chains.find(target.front());
       if (next == table.chains.end()) return fail(ErrorCode::not_found, "chain {} is missing", target.front());
+      if (++depth_ > kDeepest) return fail(ErrorCode::resource_exhausted, "the rules loop");
       FL_TRY(const auto decided, rules(table, next->first, next->second));
+      --depth_;
       if (decided) return decided;
     }
     return Decided{};
@@ -187,7 +190,7 @@ class Walk {
   const State& state_;
   const Packet& packet_;
   std::vector<std::string>& path_;
-  int steps_ = 0;
+  int steps_ = 0, depth_ = 0;
 };
 
 struct Hook {
