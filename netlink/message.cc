@@ -121,6 +121,8 @@ Result<Ack> parse_ack(const MessageView& m) {
   if (m.payload.size() < sizeof e)
     return fail(ErrorCode::data_loss, "netlink acknowledgement has {} bytes, less than its header", m.payload.size());
   std::memcpy(&e, m.payload.data(), sizeof e);
+  // An errno is small; the one number that cannot be negated was not written by a kernel.
+  if (e.error == INT32_MIN) return fail(ErrorCode::data_loss, "netlink acknowledgement with the error {}", e.error);
   Ack ack{.error = e.error < 0 ? -e.error : e.error};
   if (!(m.header.nlmsg_flags & NLM_F_ACK_TLVS)) return ack;
   // Without NLM_F_CAPPED the whole request is echoed before the attributes.
