@@ -2,7 +2,7 @@
 // transaction that writes the Service, so that two API servers on one store cannot hand out the same one.
 //
 //   <prefix>/ipaddresses/10.96.0.10           an IPAddress object (networking.k8s.io/v1), as kube-apiserver writes it
-//   <prefix>/fairlead/nodeports/30080         "namespace/name"; docs/decisions/0006-service-claims.md says why it is ours
+//   <prefix>/fairlead/nodeports/30080         "namespace/name"; docs/decisions/0008-service-claims.md says why it is ours
 //
 // Pure; thread safe. Source of the first: KEP-1880, kubernetes pkg/registry/core/service/ipallocator.
 #pragma once
