@@ -265,14 +265,19 @@ Decision reconcile(const ServiceRequest& r, const PoolSet& pools, const Allocati
 
 std::vector<std::pair<std::string, Claim>> adopt(const std::vector<ServiceRequest>& oldest_first, Allocations& book, const ReconcileOptions& options) {
   std::vector<std::pair<std::string, Claim>> out;
-  for (const auto& r : oldest_first) {
-    if (!is_ours(r, options) || r.status.empty() || book.find(r.key)) continue;
+  const auto take = [&](const ServiceRequest& r) {
+    if (r.status.empty() || book.find(r.key)) return;
     auto claim = with(r, r.status);
     Transaction t(book, r.key);
-    if (!t.hold(claim)) continue;
+    if (!t.hold(claim)) return;
     t.commit();
     out.emplace_back(r.key, std::move(claim));
-  }
+  };
+  for (const auto& r : oldest_first)
+    if (is_ours(r, options)) take(r);
+  // Of another type by now, but still shown: nobody else may have the address before that is cleared.
+  for (const auto& r : oldest_first)
+    if (!r.load_balancer) take(r);
   return out;
 }
 

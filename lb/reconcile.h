@@ -55,7 +55,8 @@ bool allows(const Pool& pool, const ServiceRequest& request);
 bool is_ours(const ServiceRequest& request, const ReconcileOptions& options);
 
 // The claims of services that show an address in their status, before anything is handed out. Oldest first: call with the
-// services in order of creation. A service that cannot have its address back (somebody older has it) is left out.
+// services in order of creation. A service that cannot have its address back (somebody older has it) is left out. One that is
+// no load balancer any more holds what it shows until reconcile() has cleared it.
 std::vector<std::pair<std::string, Claim>> adopt(const std::vector<ServiceRequest>& oldest_first, Allocations& allocations, const ReconcileOptions& options);
 
 struct Finding {

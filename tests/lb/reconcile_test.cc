@@ -322,6 +322,20 @@ TEST(Adopt, TwoOwnersOfOneAddress) {
   EXPECT_EQ(w.run("young"), "192.0.2.1");
 }
 
+TEST(Adopt, AnAddressThatIsStillShownIsNobodyElses) {
+  World w(pool("p", "{addresses: [192.0.2.0/28]}"));
+  auto& was = w.add("was");
+  was.load_balancer = false;  // its type changed while no controller ran
+  was.status = ips({"192.0.2.0"});
+  w.add("wants");
+  EXPECT_EQ(adopt({w.services.at("was"), w.services.at("wants")}, w.book, w.options).size(), 1u);
+  EXPECT_EQ(w.run("wants"), "192.0.2.1");
+  EXPECT_EQ(w.run("was"), "");
+  EXPECT_EQ(w.book.find("ns/was"), nullptr);
+  w.add("next");
+  EXPECT_EQ(w.run("next"), "192.0.2.0");
+}
+
 TEST(Audit, FindsWhatDisagrees) {
   World w(pool("p", "{addresses: [192.0.2.0/28]}"));
   for (const char* name : {"good", "leaked", "hidden", "outside"}) w.add(name), w.run(name);
