@@ -24,6 +24,16 @@ void mount_at(const char* type, const char* where) {
   if (::mount(type, where, type, 0, nullptr) != 0 && errno != EBUSY) complain(std::string("mount ") + type + " on " + where);
 }
 
+// Where the project lies may be below a folder that a mount of ours hides: `opened` is a handle from before, `path` the place.
+void bring_back(int opened, const std::string& path) {
+  struct stat there {};
+  if (opened < 0 || ::stat(path.c_str(), &there) == 0) return;
+  for (std::size_t slash = path.find('/', 1); slash != std::string::npos; slash = path.find('/', slash + 1)) ::mkdir(path.substr(0, slash).c_str(), 0755);
+  ::mkdir(path.c_str(), 0755);
+  const auto from = "/proc/self/fd/" + std::to_string(opened);
+  if (::mount(from.c_str(), path.c_str(), nullptr, MS_BIND, nullptr) != 0) complain("bring back " + path);
+}
+
 void write_to(const char* path, const std::string& text, mode_t mode) {
   const int fd = ::open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode);
   if (fd < 0 || ::write(fd, text.data(), text.size()) != static_cast<ssize_t>(text.size())) complain(std::string("write ") + path);
@@ -63,15 +73,17 @@ int main() {
   }
   std::setvbuf(stdout, nullptr, _IOLBF, 0);
   ::setenv("PATH", "/usr/sbin:/usr/bin:/sbin:/bin", 1);
+  const char* cwd = std::getenv("GUEST_CWD");
+  const int project = cwd ? ::open(cwd, O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
   mount_at("proc", "/proc");
   mount_at("sysfs", "/sys");
   mount_at("tmpfs", "/run");
   mount_at("tmpfs", "/tmp");
   mount_at("devtmpfs", "/dev");
+  if (cwd) bring_back(project, cwd);
   find_modules();
   // Everything else is loaded by whoever needs it.
   if (run("/sbin/modprobe", "-a", "ipv6") != 0) std::printf("guest: IPv6 could not be loaded\n");
-  const char* cwd = std::getenv("GUEST_CWD");
   if (cwd && ::chdir(cwd) != 0) complain(std::string("enter ") + cwd);
   const char* chosen = std::getenv("GUEST_FILTER");
   const std::string filter = std::string("--gtest_filter=") + (chosen ? chosen : "*");
