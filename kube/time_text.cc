@@ -200,6 +200,12 @@ Result<std::int64_t> parse_duration(std::string_view text) {
   return static_cast<std::int64_t>(negative ? -total : total);
 }
 
+Result<std::chrono::milliseconds> parse_milliseconds(std::string_view text) {
+  FL_TRY(const std::int64_t nanoseconds, parse_duration(text));
+  if (nanoseconds < 0) return fail(ErrorCode::invalid_argument, "{:?} is negative", text);
+  return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::nanoseconds(nanoseconds));
+}
+
 std::string format_duration(std::int64_t nanoseconds) {
   if (nanoseconds == 0) return "0s";
   const bool negative = nanoseconds < 0;

@@ -2,6 +2,7 @@
 // such as "1m30s". Times before year 1 and after 9999 have no text. Pure, thread safe.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -22,6 +23,7 @@ std::string format_micro_time(std::int64_t seconds, std::int32_t nanos);
 bool time_in_range(std::int64_t seconds);
 
 Result<std::int64_t> parse_duration(std::string_view text);  // nanoseconds
+Result<std::chrono::milliseconds> parse_milliseconds(std::string_view text);  // the same for flags: not negative
 std::string format_duration(std::int64_t nanoseconds);
 
 }  // namespace fairlead::kube

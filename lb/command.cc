@@ -9,8 +9,9 @@
 #include "base/http/health.h"
 #include "base/log.h"
 #include "base/version.h"
-#include "controlplane/scheduler/elected.h"
+#include "kube/elected.h"
 #include "kube/kubeconfig.h"
+#include "kube/time_text.h"
 #include "lb/controller.h"
 #include "lb/l2/speaker.h"
 #include "lb/status.h"
@@ -47,10 +48,10 @@ Task<> stop_controller(std::shared_ptr<Controller> controller, std::shared_ptr<P
 
 int run_controller(int argc, char** argv) {
   CLI::App app("Gives Services of type LoadBalancer addresses out of pools", "fairlead lb controller");
-  scheduler::CommonFlags common;
+  kube::ElectedFlags common;
   ControllerOptions options;
   std::string metrics_address = "127.0.0.1:7472";
-  scheduler::declare_common(app, common, "fairlead-lb-controller");
+  kube::declare(app, common, "fairlead-lb-controller");
   app.add_option("--pools", options.pools_dir, kPoolsHelp)->required();
   app.add_option("--lb-class", options.reconcile.load_balancer_class, kClassHelp);
   app.add_option("--metrics-address", metrics_address, "where /metrics and /healthz are served; empty: nowhere")->capture_default_str();
@@ -59,11 +60,11 @@ int run_controller(int argc, char** argv) {
   } catch (const CLI::ParseError& e) {
     return app.exit(e) == 0 ? 0 : 2;
   }
-  return scheduler::run_elected("fairlead-lb-controller", common, [=](std::shared_ptr<kube::Client> client) -> Result<scheduler::Component> {
+  return kube::run_elected("fairlead-lb-controller", common, [=](std::shared_ptr<kube::Client> client) -> Result<kube::Component> {
     const auto pages = std::make_shared<Pages>();
     FL_TRY(const auto controller, start_controller(client, options, pages->registry));
     FL_CHECK(pages->open(client->executor(), metrics_address));
-    return scheduler::Component{[controller, pages] { return stop_controller(controller, pages); }};
+    return kube::Component{[controller, pages] { return stop_controller(controller, pages); }};
   });
 }
 
@@ -97,8 +98,8 @@ Result<> check(SpeakerFlags& f) {
   FL_TRY_CTX(const auto level, log::parse_level(f.log_level), "--log-level");
   log::init({.component = "fairlead-lb-speaker", .level = level, .json = f.log_json});
   auto& m = f.options.membership;
-  FL_TRY_CTX(m.interval, scheduler::parse_duration(f.interval), "--heartbeat-interval");
-  FL_TRY_CTX(m.dead_after, scheduler::parse_duration(f.dead_after), "--dead-after");
+  FL_TRY_CTX(m.interval, kube::parse_milliseconds(f.interval), "--heartbeat-interval");
+  FL_TRY_CTX(m.dead_after, kube::parse_milliseconds(f.dead_after), "--dead-after");
   if (m.interval.count() < 10) return fail(ErrorCode::invalid_argument, "--heartbeat-interval: must be at least 10ms");
   if (m.dead_after < 3 * m.interval) return fail(ErrorCode::invalid_argument, "--dead-after: must be at least three heartbeat intervals");
   if (f.options.node_name.empty()) return fail(ErrorCode::invalid_argument, "--node-name: is empty, and this machine has no host name");

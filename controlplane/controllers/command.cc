@@ -7,13 +7,14 @@
 
 #include "base/files.h"
 #include "controlplane/controllers/controllers.h"
-#include "controlplane/scheduler/elected.h"
+#include "kube/elected.h"
+#include "kube/time_text.h"
 
 namespace fairlead::controllers {
 namespace {
 
 struct Flags {
-  scheduler::CommonFlags common;
+  kube::ElectedFlags common;
   Options options;
   std::string cluster_cidr;
   int node_cidr_mask = 0;
@@ -25,7 +26,7 @@ struct Flags {
 
 void declare(CLI::App& app, Flags& f) {
   auto& o = f.options;
-  scheduler::declare_common(app, f.common, "kube-controller-manager");
+  kube::declare(app, f.common, "kube-controller-manager");
   app.add_option("--controllers", o.controllers,
                  fmt::format("which to run: '*' for all, a name, or -name; there are {}", fmt::join(controller_names(), ", ")))
       ->delimiter(',')
@@ -66,9 +67,9 @@ Result<> resolve(Flags& f) {
       return fail(ErrorCode::invalid_argument, "--node-cidr-mask-size is for one family; use --node-cidr-mask-size-ipv4 and -ipv6");
     (o.cluster_cidrs[0].address().is_v4() ? o.node_cidr_mask_v4 : o.node_cidr_mask_v6) = static_cast<unsigned>(f.node_cidr_mask);
   }
-  FL_TRY_CTX(o.node_lifecycle.monitor_period, scheduler::parse_duration(f.monitor_period), "--node-monitor-period");
-  FL_TRY_CTX(o.node_lifecycle.monitor_grace_period, scheduler::parse_duration(f.monitor_grace_period), "--node-monitor-grace-period");
-  FL_TRY_CTX(o.node_lifecycle.startup_grace_period, scheduler::parse_duration(f.startup_grace_period), "--node-startup-grace-period");
+  FL_TRY_CTX(o.node_lifecycle.monitor_period, kube::parse_milliseconds(f.monitor_period), "--node-monitor-period");
+  FL_TRY_CTX(o.node_lifecycle.monitor_grace_period, kube::parse_milliseconds(f.monitor_grace_period), "--node-monitor-grace-period");
+  FL_TRY_CTX(o.node_lifecycle.startup_grace_period, kube::parse_milliseconds(f.startup_grace_period), "--node-startup-grace-period");
   if (o.node_lifecycle.monitor_period.count() == 0) return fail(ErrorCode::invalid_argument, "--node-monitor-period must not be 0");
   if (!f.root_ca_file.empty()) {
     FL_TRY_CTX(o.root_ca_pem, read_file(f.root_ca_file), "--root-ca-file");
@@ -91,11 +92,11 @@ int run_controller_manager(int argc, char** argv) {
     std::cerr << ok.error().message << "\n";
     return 2;
   }
-  return scheduler::run_elected("fairlead-controller-manager", flags.common,
-                                [&](std::shared_ptr<kube::Client> client) -> Result<scheduler::Component> {
+  return kube::run_elected("fairlead-controller-manager", flags.common,
+                                [&](std::shared_ptr<kube::Client> client) -> Result<kube::Component> {
                                   FL_TRY(auto started, start(std::move(client), flags.options));
                                   std::shared_ptr<ControllerManager> running = std::move(started);
-                                  return scheduler::Component{[running] { return running->stop(); }};
+                                  return kube::Component{[running] { return running->stop(); }};
                                 });
 }
 

@@ -1,5 +1,12 @@
-// What the commands of the scheduler and the controller manager share: flags for the API and for leader election, and running
-// a component as long as this process is the leader.
+// What daemons share of which one in a cluster may work (scheduler, controller manager, load balancer controller): flags for
+// the API and for leader election, and running a component as long as this process is the leader.
+//
+//   int run_scheduler(int argc, char** argv) {
+//     kube::ElectedFlags flags;
+//     kube::declare(app, flags, "kube-scheduler");
+//     ...
+//     return kube::run_elected("fairlead-scheduler", flags, [](std::shared_ptr<kube::Client> c) -> Result<kube::Component> {...});
+//   }
 //
 // Losing the Lease ends the process with an error, as upstream does: the supervisor starts it again, with nothing in memory
 // that might be out of date.
@@ -16,9 +23,9 @@ namespace CLI {
 class App;
 }
 
-namespace fairlead::scheduler {
+namespace fairlead::kube {
 
-struct CommonFlags {
+struct ElectedFlags {
   std::string kubeconfig;      // empty: the service account of the pod we run in
   bool leader_elect = true;
   std::string lease_namespace = "kube-system";
@@ -29,17 +36,14 @@ struct CommonFlags {
   std::string log_level = "info";
   bool log_json = false;
 };
-void declare_common(CLI::App& app, CommonFlags& flags, const std::string& lease_name);
-
-// Durations as Go writes them: "300ms", "1m30s", "0".
-Result<std::chrono::milliseconds> parse_duration(std::string_view text);
+void declare(CLI::App& app, ElectedFlags& flags, const std::string& lease_name);
 
 // The running component; stop() is awaited before it is destroyed.
 struct Component {
   std::function<Task<>()> stop;
 };
-using StartComponent = std::function<Result<Component>(std::shared_ptr<kube::Client>)>;
+using StartComponent = std::function<Result<Component>(std::shared_ptr<Client>)>;
 // Connects, waits for leadership if asked to, starts, runs until a signal. The return value is the exit code.
-int run_elected(const std::string& name, CommonFlags flags, StartComponent start);
+int run_elected(const std::string& name, ElectedFlags flags, StartComponent start);
 
-}  // namespace fairlead::scheduler
+}  // namespace fairlead::kube

@@ -1,4 +1,4 @@
-#include "controlplane/scheduler/elected.h"
+#include "kube/elected.h"
 
 #include <unistd.h>
 
@@ -12,7 +12,7 @@
 #include "kube/leader_election.h"
 #include "kube/time_text.h"
 
-namespace fairlead::scheduler {
+namespace fairlead::kube {
 namespace {
 
 std::string identity() {
@@ -21,14 +21,14 @@ std::string identity() {
   return std::string(host) + "_" + random_uuid(SystemRandom::get());
 }
 
-Result<kube::LeaderElectionOptions> election(const CommonFlags& f) {
-  kube::LeaderElectionOptions o;
+Result<LeaderElectionOptions> election(const ElectedFlags& f) {
+  LeaderElectionOptions o;
   o.ns = f.lease_namespace;
   o.name = f.lease_name;
   o.identity = identity();
-  FL_TRY_CTX(o.lease_duration, parse_duration(f.lease_duration), "--leader-elect-lease-duration");
-  FL_TRY_CTX(o.renew_deadline, parse_duration(f.renew_deadline), "--leader-elect-renew-deadline");
-  FL_TRY_CTX(o.retry_period, parse_duration(f.retry_period), "--leader-elect-retry-period");
+  FL_TRY_CTX(o.lease_duration, parse_milliseconds(f.lease_duration), "--leader-elect-lease-duration");
+  FL_TRY_CTX(o.renew_deadline, parse_milliseconds(f.renew_deadline), "--leader-elect-renew-deadline");
+  FL_TRY_CTX(o.retry_period, parse_milliseconds(f.retry_period), "--leader-elect-retry-period");
   return o;
 }
 
@@ -38,21 +38,21 @@ struct Leadership {
   explicit Leadership(net::any_io_executor e) : won(e), lost(e) {}
 };
 
-Task<Result<>> serve(Daemon& daemon, std::string name, CommonFlags flags, StartComponent start) {
-  auto config = flags.kubeconfig.empty() ? kube::in_cluster_config() : kube::load_kubeconfig(flags.kubeconfig);
+Task<Result<>> serve(Daemon& daemon, std::string name, ElectedFlags flags, StartComponent start) {
+  auto config = flags.kubeconfig.empty() ? in_cluster_config() : load_kubeconfig(flags.kubeconfig);
   if (!config) co_return fail(std::move(config).error().with("--kubeconfig {}", flags.kubeconfig));
-  FL_CO_TRY(const auto client, kube::make_client(daemon.executor(), *config, name + "/" + std::string(kVersion)));
+  FL_CO_TRY(const auto client, make_client(daemon.executor(), *config, name + "/" + std::string(kVersion)));
   const auto leadership = std::make_shared<Leadership>(daemon.executor());
-  std::unique_ptr<kube::LeaderElector> elector;
+  std::unique_ptr<LeaderElector> elector;
   if (flags.leader_elect) {
-    FL_CO_TRY(const kube::LeaderElectionOptions options, election(flags));
-    kube::LeaderCallbacks callbacks;
+    FL_CO_TRY(const LeaderElectionOptions options, election(flags));
+    LeaderCallbacks callbacks;
     callbacks.started = [leadership] { leadership->won.set(); };
     callbacks.stopped = [leadership, &daemon] {
       leadership->lost.set();
       daemon.request_stop();
     };
-    elector = std::make_unique<kube::LeaderElector>(client, options, std::move(callbacks));
+    elector = std::make_unique<LeaderElector>(client, options, std::move(callbacks));
     FL_CO_CHECK(elector->start());
     daemon.ready("candidate for " + flags.lease_namespace + "/" + flags.lease_name);
     // A signal while we wait for the Lease ends us too.
@@ -84,7 +84,7 @@ Task<Result<>> serve(Daemon& daemon, std::string name, CommonFlags flags, StartC
 
 }  // namespace
 
-void declare_common(CLI::App& app, CommonFlags& f, const std::string& lease_name) {
+void declare(CLI::App& app, ElectedFlags& f, const std::string& lease_name) {
   f.lease_name = lease_name;
   app.set_version_flag("--version", std::string(kVersion));
   app.add_option("--kubeconfig", f.kubeconfig, "how to reach the apiserver; default: the service account of this pod");
@@ -98,13 +98,7 @@ void declare_common(CLI::App& app, CommonFlags& f, const std::string& lease_name
   app.add_flag("--log-json", f.log_json, "log lines as JSON");
 }
 
-Result<std::chrono::milliseconds> parse_duration(std::string_view text) {
-  FL_TRY(const std::int64_t nanoseconds, kube::parse_duration(text));
-  if (nanoseconds < 0) return fail(ErrorCode::invalid_argument, "{:?} is negative", text);
-  return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::nanoseconds(nanoseconds));
-}
-
-int run_elected(const std::string& name, CommonFlags flags, StartComponent start) {
+int run_elected(const std::string& name, ElectedFlags flags, StartComponent start) {
   const auto level = log::parse_level(flags.log_level);
   if (!level) {
     std::cerr << "--log-level: " << level.error().message << "\n";
@@ -120,4 +114,4 @@ int run_elected(const std::string& name, CommonFlags flags, StartComponent start
   return run_daemon(options, [&](Daemon& d) { return serve(d, name, flags, start); });
 }
 
-}  // namespace fairlead::scheduler
+}  // namespace fairlead::kube
