@@ -28,8 +28,8 @@ void Changes::move_into(Batch& batch) {
   *this = Changes{};
 }
 
-void diff(const std::vector<RenderedElement>& before, const std::vector<RenderedElement>& after, Changes& out) {
-  const auto order = [](const RenderedElement& a, const RenderedElement& b) {
+void diff(const std::vector<PlacedElement>& before, const std::vector<PlacedElement>& after, Changes& out) {
+  const auto order = [](const PlacedElement& a, const PlacedElement& b) {
     if (a.set != b.set) return a.set <=> b.set;
     return a.element.key <=> b.element.key;
   };

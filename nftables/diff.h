@@ -35,7 +35,7 @@ class Changes {
 };
 
 // Both sorted by set and key, as render() makes them.
-void diff(const std::vector<RenderedElement>& before, const std::vector<RenderedElement>& after, Changes& out);
+void diff(const std::vector<PlacedElement>& before, const std::vector<PlacedElement>& after, Changes& out);
 
 class SharedElements {
  public:

@@ -22,6 +22,7 @@ std::array<Set, kSetCount> make_sets(Family family) {
   const std::vector<Type> address{ip, Type::inet_service};
   const std::vector<Type> slot{ip, Type::inet_proto, Type::inet_service, Type::mark};
   const std::vector<Type> port_slot{Type::inet_proto, Type::inet_service, Type::mark};
+  const std::vector<Type> action{Type::classid};
   const std::vector<Type> client{ip, Type::inet_proto, Type::inet_service, ip};
   std::array<Set, kSetCount> s;
   const auto def = [&](SetId id, std::string_view name, std::vector<Type> key) -> Set& {
@@ -30,18 +31,18 @@ std::array<Set, kSetCount> make_sets(Family family) {
     set.key = std::move(key);
     return set;
   };
-  def(SetId::services, "services", frontend).verdict_map = true;
-  def(SetId::node_ports, "node-ports", port).verdict_map = true;
+  def(SetId::services, "services", frontend).data = action;
+  def(SetId::node_ports, "node-ports", port).data = action;
   def(SetId::endpoints, "endpoints", slot).data = address;
   def(SetId::local_endpoints, "local-endpoints", slot).data = address;
   def(SetId::node_port_endpoints, "node-port-endpoints", port_slot).data = address;
   def(SetId::node_port_local_endpoints, "node-port-local-endpoints", port_slot).data = address;
-  def(SetId::short_circuit, "short-circuit", frontend).verdict_map = true;
-  def(SetId::external_local, "external-local", frontend).verdict_map = true;
-  def(SetId::node_port_short_circuit, "node-port-short-circuit", port).verdict_map = true;
-  def(SetId::node_port_external_local, "node-port-external-local", port).verdict_map = true;
+  def(SetId::short_circuit, "short-circuit", frontend).data = action;
+  def(SetId::external_local, "external-local", frontend).data = action;
+  def(SetId::node_port_short_circuit, "node-port-short-circuit", port).data = action;
+  def(SetId::node_port_external_local, "node-port-external-local", port).data = action;
   def(SetId::ranges, "source-ranges", client).interval = true;
-  def(SetId::allowed, "allowed", frontend).verdict_map = true;
+  def(SetId::allowed, "allowed", frontend).data = action;
   def(SetId::cluster_ips, "cluster-ips", {ip});
   def(SetId::hairpin, "hairpin", {ip, ip});
   def(SetId::sticky, "sticky", frontend).verdict_map = true;
@@ -50,6 +51,9 @@ std::array<Set, kSetCount> make_sets(Family family) {
   affinity.data = address;
   affinity.dynamic = true;
   affinity.size = kAffinitySize;
+  def(SetId::actions, "actions", action).verdict_map = true;
+  def(SetId::source_actions, "source-actions", action).verdict_map = true;
+  def(SetId::policy_actions, "policy-actions", action).verdict_map = true;
   // Each connection looks its frontend and its endpoint up once, so these count connections.
   for (const SetId id : {SetId::services, SetId::node_ports, SetId::endpoints, SetId::local_endpoints, SetId::node_port_endpoints,
                          SetId::node_port_local_endpoints})
@@ -95,6 +99,10 @@ class RuleBuilder {
   RuleBuilder& original(expr::CtOriginal::Part part, unsigned reg) { return add(expr::CtOriginal{part, family_, reg}); }
   RuleBuilder& vmap(SetId id, unsigned reg = 0) { return add(expr::Lookup{set_of(id, family_).name, reg, {}, true}); }
   RuleBuilder& map(SetId id, unsigned reg, unsigned dreg) { return add(expr::Lookup{set_of(id, family_).name, reg, dreg, false}); }
+  // Looks the frontend's action up and carries it out; `frontend` before it has put the key into register 0.
+  RuleBuilder& act(SetId id, std::string_view chain) {
+    return map(id, 0, 0).add(expr::MetaSet{MetaKey::priority, 0}).verdict(Verdict::Code::go_to, chain);
+  }
   RuleBuilder& in(SetId id, unsigned reg) { return add(expr::Lookup{set_of(id, family_).name, reg, {}, false}); }
   RuleBuilder& mark(std::uint32_t bit, unsigned scratch = 15) {
     return add(expr::Meta{MetaKey::mark, scratch})
@@ -183,9 +191,51 @@ std::string ChainSpec::name() const {
   std::string n(kinds[static_cast<std::size_t>(by)]);
   if (local) n += "-local";
   n += fmt::format("-{}{}", hash ? "hash" : "", slots);
-  if (affinity_seconds) n += fmt::format("-sticky{}", affinity_seconds);
+  if (sticky) n += "-sticky";
   if (masquerade) n += "-masq";
   return n;
+}
+
+std::uint32_t ChainSpec::action() const {
+  static constexpr std::array<std::uint32_t, 3> kinds{0xc, 0xe, 0xa};  // ClusterIP, external, any address of the node
+  const std::uint32_t flags = (local ? 1u : 0u) | (masquerade ? 2u : 0u) | (hash ? 4u : 0u) | (sticky ? 8u : 0u);
+  return kinds[static_cast<std::size_t>(by)] << 28 | flags << 24 | slots;
+}
+
+Value action_value(std::uint32_t action) { return u32_value(action); }
+
+namespace {
+
+PlacedElement action_element(SetId map, std::uint32_t action, Verdict verdict) {
+  PlacedElement e{map, {}};
+  e.element.key.append_u32(action);
+  e.element.verdict = std::move(verdict);
+  return e;
+}
+
+}  // namespace
+
+std::vector<PlacedElement> fixed_actions() {
+  std::vector<PlacedElement> out;
+  const auto lead = [&](SetId map, FixedAction action, Verdict verdict) {
+    out.push_back(action_element(map, static_cast<std::uint32_t>(action), std::move(verdict)));
+  };
+  for (const SetId map : {SetId::actions, SetId::source_actions, SetId::policy_actions}) {
+    lead(map, FixedAction::refuse, {Verdict::Code::go_to, Atom("refuse")});
+    lead(map, FixedAction::drop, {Verdict::Code::drop, {}});
+  }
+  lead(SetId::actions, FixedAction::source_ranges, {Verdict::Code::go_to, Atom("source-ranges")});
+  lead(SetId::actions, FixedAction::node_port_external_local, {Verdict::Code::go_to, Atom("node-port-external-local")});
+  for (const SetId map : {SetId::actions, SetId::source_actions})
+    lead(map, FixedAction::external_local, {Verdict::Code::go_to, Atom("external-local")});
+  return out;
+}
+
+std::vector<PlacedElement> actions_to(const ChainSpec& spec) {
+  std::vector<PlacedElement> out;
+  for (const SetId map : {SetId::actions, SetId::source_actions, SetId::policy_actions})
+    out.push_back(action_element(map, spec.action(), {Verdict::Code::go_to, Atom(spec.name())}));
+  return out;
 }
 
 SetId ChainSpec::endpoints() const {
@@ -197,10 +247,12 @@ Chain picking_chain(const ChainSpec& spec, Family family, const GlobalPlan& glob
   Chain chain{spec.name(), {}, {}};
   const bool node_port = spec.by == ChainSpec::By::node_port;
   const unsigned a = family == Family::v4 ? 1 : 4;
+  RuleBuilder arrived(family);  // the number that led here has done its work
+  chain.rules.push_back(arrived.add(expr::Constant{0, u32_value(0)}).add(expr::MetaSet{MetaKey::priority, 0}).done());
   if (spec.by == ChainSpec::By::cluster_ip) add_cluster_masquerade(chain, family, global);
   else if (spec.masquerade) chain.rules.push_back(RuleBuilder(family).mark(global.masquerade_mark).done());
 
-  if (spec.affinity_seconds) {
+  if (spec.sticky) {
     unsigned next;
     RuleBuilder b(family);
     b.frontend(false, next).source(next).map(SetId::affinity, 0, 0);
@@ -237,12 +289,16 @@ Chain remember_chain(std::uint32_t seconds, Family family) {
 
 namespace {
 
+Chain act_chain(std::string_view name, SetId actions, Family family) {
+  return {std::string(name), {}, {RuleBuilder(family).add(expr::Meta{MetaKey::priority, 0}).vmap(actions).done()}};
+}
+
 // externalTrafficPolicy Local: pods of this node and the host itself may use all endpoints, others only local ones.
 Chain local_policy_chain(std::string_view name, bool node_port, Family family, const GlobalPlan& g) {
   Chain chain{std::string(name), {}, {}};
   const SetId inside = node_port ? SetId::node_port_short_circuit : SetId::short_circuit;
   const SetId outside = node_port ? SetId::node_port_external_local : SetId::external_local;
-  const auto look_up = [&](RuleBuilder& b, SetId id) { return b.frontend(node_port).vmap(id).done(); };
+  const auto look_up = [&](RuleBuilder& b, SetId id) { return b.frontend(node_port).act(id, "act-on-policy").done(); };
   for_each_local_pod_test(g.local, family, [&](RuleBuilder& b) { chain.rules.push_back(look_up(b, inside)); });
   RuleBuilder host(family);
   chain.rules.push_back(look_up(host.local_type(true, Cmp::eq).mark(g.masquerade_mark), inside));
@@ -253,14 +309,14 @@ Chain local_policy_chain(std::string_view name, bool node_port, Family family, c
 
 Chain services_chain(Family family, const GlobalPlan& g) {
   Chain chain{"services", {}, {}};
-  chain.rules.push_back(RuleBuilder(family).frontend(false).vmap(SetId::services).done());
+  chain.rules.push_back(RuleBuilder(family).frontend(false).act(SetId::services, "act").done());
   const Prefix loopback = family == Family::v4 ? Prefix(IpAddress::v4(127, 0, 0, 0), 8)
                                                : Prefix(*IpAddress::parse("::1"), 128);
   const auto node_port_rule = [&](const Prefix* only) {
     RuleBuilder b(family);
     if (only) b.destination(0).in_prefix(0, *only, Cmp::eq);
     b.destination(0).in_prefix(0, loopback, Cmp::neq).local_type(false, Cmp::eq);
-    chain.rules.push_back(b.frontend(true).vmap(SetId::node_ports).done());
+    chain.rules.push_back(b.frontend(true).act(SetId::node_ports, "act").done());
   };
   if (g.node_ports.all) node_port_rule(nullptr);
   else
@@ -336,15 +392,18 @@ std::vector<Chain> fixed_chains(Family family, const GlobalPlan& g) {
   refuse.rules.push_back(is_protocol(tcp, Protocol::tcp).add(expr::Reject{true}).done());
   refuse.rules.push_back(RuleBuilder(family).add(expr::Reject{false}).done());
   out.push_back(std::move(refuse));
+  out.push_back(act_chain("act-on-policy", SetId::policy_actions, family));
   out.push_back(local_policy_chain("external-local", false, family, g));
   out.push_back(local_policy_chain("node-port-external-local", true, family, g));
 
+  out.push_back(act_chain("act-on-source", SetId::source_actions, family));
   Chain ranges{"source-ranges", {}, {}};
   unsigned next;
   RuleBuilder in_range(family);
-  ranges.rules.push_back(in_range.frontend(false, next).source(next).in(SetId::ranges, 0).vmap(SetId::allowed).done());
+  ranges.rules.push_back(in_range.frontend(false, next).source(next).in(SetId::ranges, 0).act(SetId::allowed, "act-on-source").done());
   ranges.rules.push_back(RuleBuilder(family).verdict(Verdict::Code::drop).done());
   out.push_back(std::move(ranges));
+  out.push_back(act_chain("act", SetId::actions, family));
   out.push_back(services_chain(family, g));
   out.push_back(unserved_chain(family, g));
 

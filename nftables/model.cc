@@ -8,7 +8,8 @@ unsigned length_of(Type t) {
     case Type::ipv6_addr: return 16;
     case Type::inet_proto: return 1;
     case Type::inet_service: return 2;
-    case Type::mark: return 4;
+    case Type::mark:
+    case Type::classid: return 4;
   }
   return 4;
 }

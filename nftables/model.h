@@ -80,7 +80,7 @@ struct Verdict {
 
 // ---- sets and maps
 
-enum class Type : std::uint8_t { ipv4_addr = 7, ipv6_addr = 8, inet_proto = 12, inet_service = 13, mark = 19 };
+enum class Type : std::uint8_t { ipv4_addr = 7, ipv6_addr = 8, inet_proto = 12, inet_service = 13, mark = 19, classid = 23 };
 unsigned length_of(Type t);  // bytes, before padding
 
 struct Set {
@@ -112,7 +112,7 @@ struct Element {
 // ---- rules
 
 enum class Base : std::uint8_t { network = 1, transport = 2 };
-enum class MetaKey : std::uint32_t { mark = 3, iifname = 6, l4proto = 16 };
+enum class MetaKey : std::uint32_t { priority = 2, mark = 3, iifname = 6, l4proto = 16 };
 enum class Cmp : std::uint32_t { eq = 0, neq = 1 };
 
 namespace expr {

@@ -56,7 +56,7 @@ class ServiceRenderer {
       if (plan_.ports[i].family == family_) port(plan_.ports[i], slots_[i]);
     for (const auto& ip : plan_.hairpin_ips)
       if (ip.family() == family_) out_.hairpin_ips.push_back(ip);
-    std::sort(out_.elements.begin(), out_.elements.end(), [](const RenderedElement& a, const RenderedElement& b) {
+    std::sort(out_.elements.begin(), out_.elements.end(), [](const PlacedElement& a, const PlacedElement& b) {
       if (a.set != b.set) return a.set < b.set;
       return a.element.key < b.element.key;
     });
@@ -67,20 +67,21 @@ class ServiceRenderer {
   void add(SetId set, Key key, Verdict v) { out_.elements.push_back({set, {key, {}, v, {}}}); }
   void add(SetId set, Key key, Value v) { out_.elements.push_back({set, {key, v, {}, {}}}); }
   // The two maps that are asked first say whose frontend it is.
-  void add_named(SetId set, Key key, Verdict v) { out_.elements.push_back({set, {key, {}, v, name_}}); }
+  void add_named(SetId set, Key key, Value action) { out_.elements.push_back({set, {key, action, {}, name_}}); }
+  static Value fixed(FixedAction a) { return action_value(static_cast<std::uint32_t>(a)); }
 
-  Verdict to(const PortPlan& p, const PortSlots& s, Target t, ChainSpec::By by, bool masquerade) {
+  Value to(const PortPlan& p, const PortSlots& s, Target t, ChainSpec::By by, bool masquerade) {
     switch (t) {
-      case Target::reject: return {Verdict::Code::go_to, Atom("refuse")};
-      case Target::drop: return {Verdict::Code::drop, {}};
+      case Target::reject: return fixed(FixedAction::refuse);
+      case Target::drop: return fixed(FixedAction::drop);
       case Target::cluster:
       case Target::local: break;
     }
     const bool local = t == Target::local;
-    const ChainSpec spec{by, local, masquerade, p.balance == proxy::Balance::maglev,
-                         static_cast<std::uint32_t>((local ? s.local : s.cluster).size()), p.affinity_seconds};
+    const ChainSpec spec{by, local, masquerade, p.balance == proxy::Balance::maglev, p.affinity_seconds != 0,
+                         static_cast<std::uint32_t>((local ? s.local : s.cluster).size())};
     out_.chains.push_back(spec);
-    return {Verdict::Code::go_to, Atom(spec.name())};
+    return action_value(spec.action());
   }
 
   void port(const PortPlan& p, const PortSlots& s) {
@@ -111,22 +112,22 @@ class ServiceRenderer {
   void external(const PortPlan& p, const PortSlots& s, const Frontend& f, const Key& key) {
     const bool node_port = f.kind == FrontendKind::node_port;
     const auto by = node_port ? ChainSpec::By::node_port : ChainSpec::By::external;
-    Verdict verdict;
+    Value action;
     if (p.external_policy == TrafficPolicy::cluster) {
-      verdict = to(p, s, p.external, by, true);
+      action = to(p, s, p.external, by, true);
     } else if (p.external == p.short_circuit) {
-      verdict = to(p, s, p.external, by, false);  // rejected for everyone
+      action = to(p, s, p.external, by, false);  // rejected for everyone
     } else {
       add(node_port ? SetId::node_port_short_circuit : SetId::short_circuit, key, to(p, s, p.short_circuit, by, false));
       add(node_port ? SetId::node_port_external_local : SetId::external_local, key, to(p, s, p.external, by, false));
-      verdict = {Verdict::Code::go_to, Atom(node_port ? "node-port-external-local" : "external-local")};
+      action = fixed(node_port ? FixedAction::node_port_external_local : FixedAction::external_local);
     }
     if (f.kind == FrontendKind::load_balancer && p.source_restricted) {
       ranges(key);
-      add(SetId::allowed, key, verdict);
-      verdict = {Verdict::Code::go_to, Atom("source-ranges")};
+      add(SetId::allowed, key, action);
+      action = fixed(FixedAction::source_ranges);
     }
-    add_named(node_port ? SetId::node_ports : SetId::services, key, verdict);
+    add_named(node_port ? SetId::node_ports : SetId::services, key, action);
   }
 
   void ranges(const Key& frontend) {

@@ -21,13 +21,8 @@ struct PortSlots {
 using ServiceSlots = std::vector<PortSlots>;
 ServiceSlots assign(const proxy::ServicePlan* old_plan, const ServiceSlots& old, const proxy::ServicePlan& wanted);
 
-struct RenderedElement {
-  SetId set;
-  Element element;
-};
-
 struct RenderedService {
-  std::vector<RenderedElement> elements;  // sorted by set and key; no two alike
+  std::vector<PlacedElement> elements;    // sorted by set and key; no two alike
   std::vector<ChainSpec> chains;          // that the elements go to; may repeat
   // Shared elements: several services may need the same one, so they are counted by the dataplane.
   std::vector<IpAddress> cluster_ips;

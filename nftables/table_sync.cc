@@ -1,6 +1,7 @@
 #include "nftables/table_sync.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace fairlead::nftables {
 namespace {
@@ -40,6 +41,7 @@ void TableSync::record(const PlanDelta& delta) {
 }
 
 Result<> TableSync::apply(const PlanDelta& delta, ApplyReport& report) {
+  ++applies_;
   if (in_sync_ && global_) {
     auto done = incremental(delta, report);
     if (done) done = affinity_.sweep(report.operations);
@@ -65,6 +67,13 @@ Chain TableSync::build(const ChainUse& use, const GlobalPlan& global) const {
   return picking_chain(std::get<ChainSpec>(use.made_of), family_, global);
 }
 
+// The elements by which an action leads to this chain. Chains that remember are reached by a verdict.
+std::vector<PlacedElement> TableSync::actions_to(const ChainUse& use) const {
+  if (use.found) return use.found_actions;
+  const auto* spec = std::get_if<ChainSpec>(&use.made_of);
+  return spec ? nftables::actions_to(*spec) : std::vector<PlacedElement>();
+}
+
 // f(name, what the chain is made of) for each reference the service makes.
 template <typename F>
 void TableSync::for_each_chain(const RenderedService& r, F f) {
@@ -77,10 +86,17 @@ void TableSync::acquire(const RenderedService& r, Changes& changes) {
     auto& use = chains_[name];
     if (use.users++ == 0 && use.present && unused_chains_) --unused_chains_;
     use.made_of = made_of;
-    if (use.present && !use.unread) return;
-    changes.write_chain(build(use, *global_), use.present);
+    if (use.present && !use.found) return;
+    const auto chain = build(use, *global_);
+    if (!use.found || !(*use.found == chain)) changes.write_chain(chain, use.present);
     use.present = true;
-    use.unread = false;
+    use.found.reset();
+    const auto found = std::exchange(use.found_actions, {}), wanted = actions_to(use);
+    const auto in = [](const std::vector<PlacedElement>& all, const PlacedElement& e) { return std::find(all.begin(), all.end(), e) != all.end(); };
+    for (const auto& e : found)
+      if (!in(wanted, e)) changes.remove(e.set, e.element);
+    for (const auto& e : wanted)
+      if (!in(found, e)) changes.add(e.set, e.element);
   });
   for (const auto& ip : r.cluster_ips) cluster_ips_.acquire(address_element(ip));
   for (const auto& ip : r.hairpin_ips) hairpin_.acquire(hairpin_element(ip));
@@ -88,7 +104,10 @@ void TableSync::acquire(const RenderedService& r, Changes& changes) {
 
 void TableSync::release(const RenderedService& r) {
   for_each_chain(r, [&](const std::string& name, const auto&) {
-    if (auto& use = chains_[name]; --use.users == 0) ++unused_chains_;
+    if (auto& use = chains_[name]; --use.users == 0) {
+      ++unused_chains_;
+      use.released_in = applies_;
+    }
   });
   for (const auto& ip : r.cluster_ips) cluster_ips_.release(address_element(ip));
   for (const auto& ip : r.hairpin_ips) hairpin_.release(hairpin_element(ip));
@@ -108,19 +127,24 @@ Result<> TableSync::commit(Batch& batch, Changes& changes, ApplyReport& report, 
 }
 
 // A chain may be deleted only once nothing refers to it, and kernels before 6.2 count references of the same transaction;
-// so this is a transaction of its own.
+// so this is a transaction of its own. One that lost its last user just now stays: a packet may be on its way to it.
 Result<> TableSync::delete_unused_chains(ApplyReport& report) {
+  const auto goes = [this](const ChainUse& use) { return use.users == 0 && use.present && use.released_in != applies_; };
   Batch batch{family_, std::string(kTableName), {}};
+  Changes actions;
+  for (const auto& [name, use] : chains_)
+    if (goes(use))
+      for (const auto& e : actions_to(use)) actions.remove(e.set, e.element);
+  FL_CHECK(commit(batch, actions, report, false));
   for (const bool flush : {true, false})
     for (const auto& [name, use] : chains_)
-      if (use.users == 0 && use.present) {
+      if (goes(use)) {
         if (flush) batch.ops.push_back(op::FlushChain{name});
         else batch.ops.push_back(op::DeleteChain{name});
       }
   Changes none;
   FL_CHECK(commit(batch, none, report, false));
-  std::erase_if(chains_, [](const auto& c) { return c.second.users == 0; });
-  unused_chains_ = 0;
+  unused_chains_ -= std::erase_if(chains_, [&](const auto& c) { return goes(c.second); });
   return {};
 }
 
@@ -153,7 +177,7 @@ void TableSync::rewrite_chains(const GlobalPlan& before, Changes& changes) {
     if (it == old.end() || !(*it == c)) changes.write_chain(c, true);
   }
   for (const auto& [name, use] : chains_) {
-    if (!use.present || use.unread) continue;
+    if (!use.present || use.found) continue;
     auto c = build(use, *global_);
     if (!(c == build(use, before))) changes.write_chain(c, true);
   }
@@ -295,9 +319,35 @@ Result<> TableSync::resync(ApplyReport& report) {
   }
   // Chains that are there and say what they should need not be written.
   const auto fixed = fixed_chains(family_, *global_);
-  std::map<std::string, Chain> picking;
   for (auto& [name, chain] : found.chains)
-    if (std::none_of(fixed.begin(), fixed.end(), [&, n = name](const Chain& c) { return c.name == n; })) picking[name] = std::move(chain);
+    if (std::none_of(fixed.begin(), fixed.end(), [&, n = name](const Chain& c) { return c.name == n; })) {
+      chains_[name].present = true;
+      chains_[name].found = std::move(chain);
+    }
+
+  // What is in the kernel and right is kept; in the listing stays what nobody has asked for.
+  const auto settle = [&](const PlacedElement& wanted) {
+    auto* elements = elements_of(wanted.set);
+    const auto it = elements ? elements->find(wanted.element.key) : decltype(elements->end()){};
+    if (!elements || it == elements->end()) {
+      changes.add(wanted.set, wanted.element);
+      return;
+    }
+    if (!(it->second == wanted.element)) {
+      changes.remove(wanted.set, it->second);
+      changes.add(wanted.set, wanted.element);
+    }
+    elements->erase(it);
+  };
+  for (const auto& e : fixed_actions()) settle(e);
+  for (const SetId id : {SetId::actions, SetId::source_actions, SetId::policy_actions})
+    if (auto* elements = elements_of(id))
+      std::erase_if(*elements, [&](auto& e) {
+        const auto to = chains_.find(e.second.verdict.chain.str());
+        if (to == chains_.end()) return false;
+        to->second.found_actions.push_back({id, std::move(e.second)});
+        return true;
+      });
 
   std::vector<const std::pair<const proxy::ServiceKey, ServiceState>*> order;
   order.reserve(services_.size());
@@ -308,31 +358,13 @@ Result<> TableSync::resync(ApplyReport& report) {
     const auto before = slots_in(found, *state.plan);
     state.slots = assign(state.plan.get(), before, *state.plan);
     const auto rendered = render(*state.plan, state.slots, family_);
-    for_each_chain(rendered, [&](const std::string& name, const auto& made_of) {
-      const auto it = picking.find(name);
-      if (it == picking.end()) return;
-      auto& use = chains_[name] = {made_of, 0, true, false};
-      if (auto wanted = build(use, *global_); !(it->second == wanted)) changes.write_chain(wanted, true);
-      picking.erase(it);
-    });
     acquire(rendered, changes);
     for (std::size_t i = 0; i < state.plan->ports.size(); ++i)
       if (const auto& p = state.plan->ports[i]; p.family == family_ && p.affinity_seconds) affinity_.expect(sticky_keys(p), state.slots[i]);
-    for (const auto& r : rendered.elements) {
-      auto* elements = elements_of(r.set);
-      const auto it = elements ? elements->find(r.element.key) : decltype(elements->end()){};
-      if (!elements || it == elements->end()) {
-        changes.add(r.set, r.element);
-        continue;
-      }
-      if (!(it->second == r.element)) {
-        changes.remove(r.set, it->second);
-        changes.add(r.set, r.element);
-      }
-      elements->erase(it);
-    }
+    for (const auto& r : rendered.elements) settle(r);
     ++report.services;
-    if (changes.size() >= kBatchObjects) FL_CHECK(commit(batch, changes, report, true));
+    // A table that is replaced goes in the transaction that brings everything: no moment without a service.
+    if (changes.size() >= kBatchObjects && !replaced) FL_CHECK(commit(batch, changes, report, true));
   }
   // What is left in the listing has no owner any more.
   for (std::size_t i = 0; i < kSetCount; ++i) {
@@ -345,10 +377,10 @@ Result<> TableSync::resync(ApplyReport& report) {
   if (!listed) affinity_.clear();  // nobody can have been remembered
   // Chains that no service uses now may be used soon. One with a hook is not ours: it would see packets.
   bool hooked = false;
-  for (const auto& [name, chain] : picking) {
-    chains_[name] = {ChainSpec{}, 0, true, true};
+  for (const auto& [name, use] : chains_) {
+    if (use.users) continue;
     ++unused_chains_;
-    hooked |= chain.hook.has_value();
+    hooked |= use.found && use.found->hook;
   }
   if (hooked || unused_chains_ > kMostUnusedChains) FL_CHECK(delete_unused_chains(report));
   return {};
@@ -398,9 +430,13 @@ Table TableSync::desired() const {
   }
   if (!global_) return t;
   for (auto& c : fixed_chains(family_, *global_)) t.chains[c.name] = c;
-  for (const auto& [name, use] : chains_)
-    if (use.users) t.chains[name] = build(use, *global_);
   const auto put = [&](SetId id, const Element& e) { t.sets[set_of(id, family_).name].elements[e.key] = e; };
+  for (const auto& e : fixed_actions()) put(e.set, e.element);
+  for (const auto& [name, use] : chains_) {
+    if (use.users == 0) continue;
+    t.chains[name] = build(use, *global_);
+    for (const auto& e : actions_to(use)) put(e.set, e.element);
+  }
   for (const auto& [key, state] : services_) {
     for (const auto& r : render(*state.plan, state.slots, family_).elements)
       put(r.set, r.element);

@@ -4,11 +4,12 @@
 // Normal case: a service changed; old and new elements are rendered and compared, the difference is committed. Whenever the
 // kernel may hold something else than we think (start, failure, foreign change), the table is listed once and compared with
 // everything: what is right stays untouched, so a restart without changes writes nothing.
-// A transaction never splits a service. Single thread.
+// A transaction never splits a service, and a table of another layout is replaced in a single one. Single thread.
 #pragma once
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <variant>
@@ -57,7 +58,10 @@ class TableSync {
     std::variant<ChainSpec, std::uint32_t> made_of;  // a picking chain, or the timeout of a remembering one
     std::uint32_t users = 0;
     bool present = false;
-    bool unread = false;  // left by an earlier process and not looked at: it is written again before use
+    // Left by an earlier process, with the actions that lead to it; compared with what it should say when it is first used.
+    std::optional<Chain> found;
+    std::vector<PlacedElement> found_actions;
+    std::uint64_t released_in = 0;  // the apply() in which its last user went
   };
   void record(const proxy::PlanDelta& delta);
   Result<> resync(proxy::ApplyReport& report);
@@ -68,6 +72,7 @@ class TableSync {
   Chain build(const ChainUse& use, const proxy::GlobalPlan& global) const;
   template <typename F>
   static void for_each_chain(const RenderedService& r, F f);
+  std::vector<PlacedElement> actions_to(const ChainUse& use) const;
   void acquire(const RenderedService& r, Changes& changes);
   void release(const RenderedService& r);
   Result<> commit(Batch& batch, Changes& changes, proxy::ApplyReport& report, bool keep_unused);
@@ -82,6 +87,7 @@ class TableSync {
   std::unordered_map<proxy::ServiceKey, ServiceState> services_;
   std::map<std::string, ChainUse> chains_;
   std::size_t unused_chains_ = 0;
+  std::uint64_t applies_ = 0;
   AffinitySweeper affinity_;
   SharedElements cluster_ips_{SetId::cluster_ips}, hairpin_{SetId::hairpin};
 };

@@ -31,6 +31,11 @@ std::string value_text(Type type, std::span<const std::uint8_t> b) {
       if (b.size() >= 4) std::memcpy(&v, b.data(), 4);
       return std::to_string(v);
     }
+    case Type::classid: {  // as nft writes it: two halves in hex
+      std::uint32_t v = 0;
+      if (b.size() >= 4) std::memcpy(&v, b.data(), 4);
+      return v == 0 ? "none" : fmt::format("{:x}:{:x}", v >> 16, v & 0xffff);
+    }
   }
   std::string hex = "0x";
   for (const auto x : b) hex += fmt::format("{:02x}", x);
@@ -60,6 +65,7 @@ std::string_view type_name(Type t) {
     case Type::inet_proto: return "inet_proto";
     case Type::inet_service: return "inet_service";
     case Type::mark: return "mark";
+    case Type::classid: return "classid";
   }
   return "?";
 }
@@ -96,12 +102,17 @@ class RulePrinter {
   void operator()(const expr::Meta& e) {
     switch (e.key) {
       case MetaKey::mark: return load(e.dreg, "meta mark", 4);
+      case MetaKey::priority: return load(e.dreg, "meta priority", 4);
       case MetaKey::iifname: return load(e.dreg, "iifname", 16);
       case MetaKey::l4proto: return load(e.dreg, "meta l4proto", 1);
     }
     load(e.dreg, "meta ?", 4);
   }
-  void operator()(const expr::MetaSet& e) { say(fmt::format("meta mark set {}", text(e.sreg))); }
+  void operator()(const expr::MetaSet& e) {
+    if (e.key != MetaKey::priority) return say(fmt::format("meta mark set {}", text(e.sreg)));
+    const auto value = text(e.sreg);
+    say(fmt::format("meta priority set {}", value == "0" ? "none" : value));
+  }
   void operator()(const expr::CtStatus& e) { load(e.dreg, "ct status", 4); }
   void operator()(const expr::CtOriginal& e) {
     using P = expr::CtOriginal::Part;

@@ -1,6 +1,5 @@
 // nf_tables values in the language of nft, for people, golden files and error messages. Sorted, so that equal tables have
-// equal text. Some of our rules look a value up and use it in a further key; nft's grammar cannot say that, so such text is
-// for reading only: "ip daddr . meta l4proto . th dport map @aliases . meta l4proto . numgen random mod 3 map @endpoints".
+// equal text. Close to what "nft list" prints; for reading, not for "nft -f".
 #pragma once
 
 #include <string>

@@ -138,6 +138,7 @@ class Walk {
   Result<Flow> step(const expr::Meta& e) {
     switch (e.key) {
       case MetaKey::mark: store_u32(e.dreg, outcome_.mark); return Flow::next;
+      case MetaKey::priority: store_u32(e.dreg, priority_); return Flow::next;
       case MetaKey::l4proto: {
         const auto p = static_cast<std::uint8_t>(packet_.protocol);
         store(e.dreg, {&p, 1});
@@ -153,7 +154,8 @@ class Walk {
     return fail(ErrorCode::unimplemented, "meta key {}", static_cast<int>(e.key));
   }
   Result<Flow> step(const expr::MetaSet& e) {
-    outcome_.mark = load_u32(e.sreg);
+    if (e.key != MetaKey::mark && e.key != MetaKey::priority) return fail(ErrorCode::unimplemented, "setting meta key {}", static_cast<int>(e.key));
+    (e.key == MetaKey::mark ? outcome_.mark : priority_) = load_u32(e.sreg);
     return Flow::next;
   }
   Result<Flow> step(const expr::CtStatus& e) {
@@ -190,10 +192,9 @@ class Walk {
     sticky_ |= set->second.set.dynamic;
     const Element* found = find(set->second, e.sreg);
     if (!found) return Flow::stop_rule;
-    if (e.verdict) {
-      if (path_) path_->push_back(fmt::format("map {}: {}", e.set, nftables::to_text(set->second.set, *found)));
-      return carry_out(found->verdict);
-    }
+    const bool decides = e.verdict || set->second.set.data == std::vector{Type::classid};
+    if (path_ && decides) path_->push_back(fmt::format("map {}: {}", e.set, nftables::to_text(set->second.set, *found)));
+    if (e.verdict) return carry_out(found->verdict);
     if (e.dreg) store(*e.dreg, found->value.span());
     return Flow::next;
   }
@@ -266,6 +267,7 @@ class Walk {
   std::array<std::uint8_t, 64> regs_{};
   Verdict verdict_;
   Outcome outcome_;
+  std::uint32_t priority_ = 0;
   bool sticky_ = false;
   int steps_ = 0;
 };

@@ -5,9 +5,11 @@
 
 #include <cstdlib>
 #include <random>
+#include <set>
 
 #include "nftables/dataplane.h"
 #include "nftables/kernel_fake.h"
+#include "nftables/layout.h"
 #include "nftables/text.h"
 #include "nftables/trace.h"
 #include "tests/proxy/world.h"
@@ -143,7 +145,15 @@ TEST(History, RandomChangesEndLikeAFreshStart) {
     for (const Family f : {Family::v4, Family::v6}) {
       const auto table = kernel.table(f);
       ASSERT_TRUE(table);
-      for (const auto& [name, contents] : table->sets) EXPECT_TRUE(contents.elements.empty()) << name;
+      for (const auto& [name, contents] : table->sets) {
+        // Actions are constant, or lead to chains that are kept for a while; nothing leads to them.
+        if (!name.ends_with("actions")) {
+          EXPECT_TRUE(contents.elements.empty()) << name;
+        }
+        for (const auto& [key, e] : contents.elements)
+          EXPECT_TRUE(e.verdict.chain.empty() || table->chains.contains(e.verdict.chain.str())) << name << " leads to " << e.verdict.chain.str();
+        EXPECT_LE(contents.elements.size(), 2u * table->chains.size()) << name;
+      }
     }
   }
 }
@@ -163,6 +173,81 @@ TEST(History, ARestartInTheMiddleWritesNothing) {
     EXPECT_TRUE(report->full);
     EXPECT_EQ(report->operations, 0u) << nftables::to_text(*kernel.last_batch());
     EXPECT_EQ(kernel.commits(), commits);
+  }
+}
+
+// What a change brings to the kernel, in words: the maps whose elements change, chains, verdicts.
+std::set<std::string> touched(const Batch& b) {
+  std::set<std::string> out;
+  const auto elements = [&](const auto& o) {
+    out.insert(o.set->name);
+    if (o.set->verdict_map) out.insert("verdict");
+  };
+  for (const auto& o : b.ops) {
+    if (const auto* added = std::get_if<op::AddElements>(&o)) elements(*added);
+    else if (const auto* removed = std::get_if<op::DeleteElements>(&o)) elements(*removed);
+    else out.insert("chain");
+  }
+  return out;
+}
+
+// A verdict in a transaction makes the kernel walk all verdict maps (decision 0006).
+TEST(Cost, AChangeOfEndpointsBringsNoVerdict) {
+  FakeKernel kernel;
+  const auto dataplane = make_dataplane(kernel);
+  Planner planner(global_plan(), node_facts());
+  const auto with = [&](const std::string& name, int pods) {
+    auto s = make_service(name, name == "a" ? "10.96.0.1" : "10.96.0.2");
+    s.ports[0].node_port = name == "a" ? 30001 : 30002;
+    std::vector<Pod> all;
+    for (int i = 0; i < pods; ++i) all.push_back({fmt::format("10.244.1.{}", 2 + i), "n2"});
+    return planner.update({{s.key, std::make_shared<const Service>(s), make_endpoints(all)}});
+  };
+  ASSERT_TRUE(dataplane->apply(planner.current().full_delta()));
+  struct Row {
+    const char* name;
+    std::string service;
+    int pods;
+    std::set<std::string> touches;
+  };
+  const std::set<std::string> elements{"services", "node-ports", "endpoints", "node-port-endpoints"};
+  for (const auto& row : std::vector<Row>{
+           {"the first service with 3: new chains", "a", 3,
+            {"services", "node-ports", "endpoints", "node-port-endpoints", "cluster-ips", "actions", "source-actions", "policy-actions", "verdict", "chain"}},
+           {"the first with 2", "a", 2,
+            {"services", "node-ports", "endpoints", "node-port-endpoints", "actions", "source-actions", "policy-actions", "verdict", "chain"}},
+           {"back to 3", "a", 3, elements},
+           {"again 2", "a", 2, elements},
+           {"none: refused", "a", 0, elements},
+           {"and 3 again", "a", 3, elements},
+           {"a second service", "b", 3, {"services", "node-ports", "endpoints", "node-port-endpoints", "cluster-ips"}}}) {
+    const auto commits = kernel.commits();
+    ASSERT_TRUE(dataplane->apply(with(row.service, row.pods)));
+    EXPECT_EQ(kernel.commits(), commits + 1) << row.name;
+    EXPECT_EQ(touched(*kernel.last_batch()), row.touches) << row.name << "\n" << nftables::to_text(*kernel.last_batch());
+  }
+}
+
+TEST(Adoption, ATableOfAnotherLayoutIsReplacedInOneTransaction) {
+  Snapshot w{global_plan(), node_facts(), {}};
+  w.global.ipv6 = false;
+  for (unsigned n = 0; n < 20'000; ++n) {
+    auto s = make_service(fmt::format("s{}", n), IpAddress::v4(10, 96, 0, 0).plus(n + 1).to_string());
+    w.services[s.key] = {std::make_shared<const Service>(s), make_endpoints({{"10.244.1.2", "n2"}})};
+  }
+  const Plan p = plan(w);
+  for (const bool former : {false, true}) {
+    FakeKernel kernel;
+    if (former) kernel.foreign_change({Family::v4, std::string(kTableName), {op::AddTable{"Fairlead service proxy, layout 2"}, op::AddChain{{"stranger", {}, {}}}}});
+    const auto dataplane = make_dataplane(kernel);
+    const auto report = dataplane->apply(p.full_delta());
+    ASSERT_TRUE(report) << report.error().message;
+    EXPECT_GT(report->operations, 40'000u);
+    if (former) EXPECT_EQ(kernel.commits(), 1u);
+    else EXPECT_GT(kernel.commits(), 1u) << "too little to say anything";
+    EXPECT_EQ(kernel.table(Family::v4)->comment, kLayoutVersion);
+    EXPECT_FALSE(kernel.table(Family::v4)->chains.contains("stranger"));
+    expect_no_drift(kernel, p);
   }
 }
 

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <fstream>
 #include <map>
 #include <thread>
 
@@ -242,6 +243,78 @@ TEST_F(KernelTest, ForeignChangesAreNoticedAndRepaired) {
   ASSERT_TRUE(wait_for([&] { return heard != before; }));
   apply(p);
   EXPECT_EQ(drift(*dataplane, p), "");
+}
+
+// A table as layout 2 had it: verdicts in the service map. `services` services at 10.96.0.1 and up, all served by one pod.
+std::string former_table(int services) {
+  std::string elements;
+  for (int n = 0; n < services; ++n)
+    elements += fmt::format("{} . tcp . 80 : goto cluster-1,\n", IpAddress::v4(10, 96, 0, 1).plus(static_cast<std::uint64_t>(n)).to_string());
+  return "table ip fairlead-proxy {\n comment \"Fairlead service proxy, layout 2\"\n"
+         " map services { type ipv4_addr . inet_proto . inet_service : verdict; counter; elements = {\n" + elements + "} }\n"
+         " chain cluster-1 { meta l4proto tcp dnat to 10.244.0.3:8080; }\n"
+         " chain services { ip daddr . meta l4proto . th dport vmap @services; }\n"
+         " chain prerouting { type nat hook prerouting priority -100; jump services; }\n"
+         " chain output { type nat hook output priority -100; jump services; }\n"
+         " chain postrouting { type nat hook postrouting priority 100; }\n}\n";
+}
+
+TEST_F(KernelTest, TheTableOfAFormerLayoutIsReplacedWithoutAMomentWithoutServices) {
+  // So many that they would be several transactions otherwise.
+  constexpr int kServices = 12'000;
+  Snapshot w{global_plan(), node_facts(), {}};
+  w.global.service_cidrs.clear();  // what is not translated shall go on and be seen
+  w.global.ipv6 = false;
+  for (int n = 0; n < kServices; ++n) {
+    auto s = make_service(fmt::format("s{}", n), IpAddress::v4(10, 96, 0, 1).plus(static_cast<std::uint64_t>(n)).to_string());
+    w.services[s.key] = {std::make_shared<const Service>(s), make_endpoints({kHere3, kThere2})};
+  }
+  const Plan p = plan(w);
+  const auto path = fmt::format("{}/fairlead-layout2-{}.nft", ::testing::TempDir(), ::getpid());
+  std::ofstream(path) << former_table(kServices);
+  const auto loaded = net->node.sh("nft -f " + path);
+  ::unlink(path.c_str());
+  ASSERT_TRUE(loaded);
+  // A packet that is still addressed to a service when it is routed has met no rule of ours.
+  ASSERT_TRUE(net->node.sh("nft 'add table ip watch; add chain ip watch f { type filter hook forward priority 0; };"
+                           "add rule ip watch f ip daddr 10.96.0.0/12 counter'"));
+  std::atomic<bool> stop{false};
+  std::atomic<int> asked{0};
+  std::string failure;
+  std::thread client([&] {
+    for (std::uint64_t n = 0; !stop && failure.empty(); n += 7919, ++asked) {
+      const auto to = IpAddress::v4(10, 96, 0, 1).plus(n % kServices);
+      const auto a = testnet::ask(net->here2, Protocol::tcp, {to, 80}, nullptr, std::chrono::seconds(20));
+      if (!a) failure = to.to_string() + ": " + a.error().message;
+    }
+  });
+  const auto some_more = [&] {
+    const int seen = asked;
+    return wait_for([&] { return asked >= seen + 20 || !failure.empty(); });
+  };
+  EXPECT_TRUE(some_more());
+  apply(p);
+  EXPECT_TRUE(some_more());
+  stop = true;
+  client.join();
+  EXPECT_EQ(failure, "");
+  const auto counted = net->node.sh("nft list table ip watch");
+  EXPECT_TRUE(counted && counted->find("counter packets 0 ") != std::string::npos) << *counted;
+  EXPECT_EQ(drift(*dataplane, p), "");
+}
+
+TEST_F(KernelTest, NoPacketKeepsThePriorityThatCarriedItThroughTheRules) {
+  apply(plan(world()));
+  ASSERT_TRUE(net->node.sh("nft 'add table ip watch; add chain ip watch p { type filter hook postrouting priority 300; };"
+                           "add rule ip watch p meta priority != none counter; add rule ip watch p counter'"));
+  for (const auto& row : packet_table())
+    if (row.real && row.packet.destination.is_v4()) {
+      EXPECT_EQ(net->play(row), "") << row.name;
+    }
+  const auto counted = net->node.sh("nft list table ip watch");
+  ASSERT_TRUE(counted);
+  EXPECT_NE(counted->find("meta priority != none counter packets 0 "), std::string::npos) << *counted;
+  EXPECT_EQ(counted->find("\t\tcounter packets 0 "), std::string::npos) << "no packet came here: " << *counted;
 }
 
 // The real kernel, with a process behind it that ends at a given call: before it, or after it took effect.
