@@ -12,6 +12,7 @@
 #include "iptables/kernel_process.h"
 #include "iptables/model.h"
 #include "ipvs/address_watch.h"
+#include "ipvs/genl_socket.h"
 #include "ipvs/layout.h"
 #include "ipvs/retry.h"
 #include "ipvs/text.h"
@@ -33,8 +34,8 @@ const ServerKey kProbe{Protocol::tcp, {IpAddress::v4(198, 51, 100, 0), 20000}}; 
 
 class NetlinkKernel final : public Kernel {
  public:
-  NetlinkKernel(netlink::NetNs ns, Socket genl, Socket nf, RtSocket rt, std::uint16_t type, std::unique_ptr<iptables::Kernel> tables)
-      : ns_(std::move(ns)), genl_(std::move(genl)), nf_(std::move(nf)), rt_(std::move(rt)), type_(type), tables_(std::move(tables)) {}
+  NetlinkKernel(netlink::NetNs ns, GenlSocket genl, Socket nf, RtSocket rt, std::unique_ptr<iptables::Kernel> tables)
+      : ns_(std::move(ns)), genl_(std::move(genl)), nf_(std::move(nf)), rt_(std::move(rt)), type_(genl_.type()), tables_(std::move(tables)) {}
 
   Result<State> list(Family family) override {
     State s;
@@ -176,7 +177,8 @@ class NetlinkKernel final : public Kernel {
   }
 
   using Message = std::function<Bytes(const Op&, bool edit)>;
-  static Result<> send(Socket& socket, std::span<const Op> run, CommitReport& report, Message message) {
+  template <typename S>
+  static Result<> send(S& socket, std::span<const Op> run, CommitReport& report, Message message) {
     Courier c;
     c.message = std::move(message);
     c.send = [&](std::vector<Bytes> messages) { return socket.request_all(std::move(messages), "commit"); };
@@ -290,7 +292,8 @@ class NetlinkKernel final : public Kernel {
   }
 
   netlink::NetNs ns_;
-  Socket genl_, nf_;
+  GenlSocket genl_;
+  Socket nf_;
   RtSocket rt_;
   std::uint16_t type_;
   std::unique_ptr<iptables::Kernel> tables_;
@@ -301,15 +304,7 @@ class NetlinkKernel final : public Kernel {
 
 Result<std::unique_ptr<Kernel>> open_kernel(std::string_view iptables_backend) {
   FL_TRY(auto ns, netlink::NetNs::current());
-  FL_TRY(auto genl, Socket::open(NETLINK_GENERIC));
-  std::optional<std::uint16_t> type;
-  const auto asked = genl.request(wire::build_get_family(), "look for IPVS", [&](const MessageView& m) -> Result<> {
-    if (const auto id = wire::parse_family(m)) type = *id;
-    return {};
-  });
-  if (!asked && asked.error().sys_errno == ENOENT) return fail(ErrorCode::not_found, "this kernel has no IPVS");
-  FL_CHECK(asked);
-  if (!type) return fail(ErrorCode::data_loss, "the kernel does not tell the message type of IPVS");
+  FL_TRY(auto genl, GenlSocket::open("IPVS"));
   FL_TRY(auto nf, Socket::open(NETLINK_NETFILTER));
   FL_TRY(auto rt, RtSocket::open());
   FL_TRY(auto backend, iptables::parse_backend(iptables_backend));
@@ -317,7 +312,7 @@ Result<std::unique_ptr<Kernel>> open_kernel(std::string_view iptables_backend) {
     FL_TRY(backend, iptables::choose_backend());
   }
   FL_TRY(auto tables, iptables::open_kernel(*backend));
-  return std::unique_ptr<Kernel>(new NetlinkKernel(std::move(ns), std::move(genl), std::move(nf), std::move(rt), *type, std::move(tables)));
+  return std::unique_ptr<Kernel>(new NetlinkKernel(std::move(ns), std::move(genl), std::move(nf), std::move(rt), std::move(tables)));
 }
 
 }  // namespace fairlead::ipvs

@@ -1,4 +1,4 @@
-// The real kernel of the calling thread's network namespace: IPVS by generic netlink, sets by nfnetlink, the dummy link by route
+// The real kernel of the calling thread's network namespace: IPVS by generic netlink (libnl), sets by nfnetlink, the dummy link by route
 // netlink, rules by iptables-restore. See kernel.h.
 #pragma once
 

@@ -1,5 +1,5 @@
-// The messages of IPVS (generic netlink) and of ipset (nfnetlink) as bytes: builders and total parsers. Pure: golden tests compare the
-// bytes, the fuzz target feeds the parsers anything.
+// The messages of IPVS (generic netlink, wire_ipvs.cc by libnl) and of ipset (nfnetlink, wire_set.cc) as bytes: builders and total
+// parsers. Pure: golden tests compare the bytes, the fuzz target feeds the parsers anything.
 //
 // Sources: linux/ip_vs.h, net/netfilter/ipvs/ip_vs_ctl.c, linux/netfilter/ipset/ip_set.h, net/netfilter/ipset/ip_set_core.c,
 // linux/genetlink.h.
@@ -19,12 +19,7 @@ namespace fairlead::ipvs::wire {
 using netlink::Bytes;
 using netlink::MessageView;
 
-// ---- generic netlink: IPVS' message type is given out when its module is loaded
-
-Bytes build_get_family();
-std::optional<std::uint16_t> parse_family(const MessageView& m);
-
-// ---- IPVS; `type` is that of its family
+// ---- IPVS; `type` is that of its family (GenlSocket::type)
 
 enum class Verb : std::uint8_t { add, edit, remove };
 Bytes build_server(std::uint16_t type, Verb verb, const VirtualServer& v);

@@ -33,8 +33,6 @@ const ServerKey kWeb{Protocol::tcp, {ip("10.96.0.1"), 80}}, kSix{Protocol::udp, 
 TEST(Golden, Requests) {
   const auto set = [](SetId id, Family f = Family::v4) { return set_of(id, f); };
   const std::vector<Row> rows = {
-      {"genl ctrl get name IPVS", build_get_family(),
-       "20000000 10000100 00000000 00000000 03010000 09000200 49505653 00000000"},
       {"ipvsadm -A -t 10.96.0.1:80 -s rr -p 10800", build_server(kType, Verb::add, {kWeb, "rr", flag::persistent, 10800}),
        "68000000 20000500 00000000 00000000 01010000 54000180 06000100 02000000 06000200 06000000 14000300 0a600001 00000000 "
        "00000000 00000000 06000400 00500000 07000600 72720000 0c000700 01000000 ffffffff 08000800 302a0000 08000900 ffffffff"},

@@ -33,7 +33,6 @@ void fuzz_one(std::string_view bytes) {
     }
     if (const auto r = wire::parse_real(m)) FUZZ_CHECK(r->real.connections < (std::uint64_t{1} << 33), "connections");
     (void)wire::parse_timeouts(m);
-    (void)wire::parse_family(m);
     (void)wire::parse_set(m, nullptr);
     for (std::size_t i = 0; i < kSetCount; ++i)
       for (const Family f : {Family::v4, Family::v6}) {
