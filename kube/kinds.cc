@@ -157,11 +157,11 @@ std::vector<Kind> networking_kinds() {
   using namespace networkingv1;
   constexpr auto g = "networking.k8s.io";
   return {
-      kind<IngressClass, IngressClassList>(g, {"ingressclasses", "ingressclass", kCluster}),
-      kind<Ingress, IngressList>(g, {"ingresses", "ingress", kNamespaced, false, {"ing"}, {}, {status()}}),
-      kind<IPAddress, IPAddressList>(g, {"ipaddresses", "ipaddress", kCluster, false, {"ip"}}),
+      kind<IngressClass, IngressClassList>(g, {"ingressclasses", "ingressclass", kCluster, true}),
+      kind<Ingress, IngressList>(g, {"ingresses", "ingress", kNamespaced, true, {"ing"}, {}, {status()}}),
+      kind<IPAddress, IPAddressList>(g, {"ipaddresses", "ipaddress", kCluster, true, {"ip"}}),
       kind<NetworkPolicy, NetworkPolicyList>(g, {"networkpolicies", "networkpolicy", kNamespaced, false, {"netpol"}}),
-      kind<ServiceCIDR, ServiceCIDRList>(g, {"servicecidrs", "servicecidr", kCluster, false, {}, {}, {status()}}),
+      kind<ServiceCIDR, ServiceCIDRList>(g, {"servicecidrs", "servicecidr", kCluster, true, {}, {}, {status()}}),
   };
 }
 

@@ -428,6 +428,7 @@ api.autoscaling.v1.ScaleStatus: The number of pods there is.
   replicas: Number of pods there is.
   selector: Chooses the pods that are counted.
 api.networking.v1.Ingress: Rules for HTTP requests from outside: which host and path goes to which service.
+  metadata: Name, labels and bookkeeping.
   spec: The rules.
   status: Addresses at which they are served.
 api.networking.v1.IngressSpec: The rules of an Ingress.
@@ -435,6 +436,58 @@ api.networking.v1.IngressSpec: The rules of an Ingress.
   defaultBackend: Where requests go that match no rule.
   tls: Certificates by host.
   rules: Hosts and paths. Without any, everything goes to the default backend.
+api.networking.v1.IngressTLS: A certificate, and the hosts that it is for.
+  hosts: Names in the certificate. All hosts of the Ingress if empty.
+  secretName: A Secret of type kubernetes.io/tls in the same namespace. Without one, the router's own certificate is used.
+api.networking.v1.IngressRule: Where requests for one host go.
+  host: A full name, or a wildcard such as *.example.com for names with one more label. Empty: any host.
+api.networking.v1.HTTPIngressRuleValue: Where requests go by their path.
+  paths: The paths and what is behind them.
+api.networking.v1.HTTPIngressPath: A path and what is behind it.
+  path: The path of the request's URL, beginning with a slash.
+  pathType: Exact: this path alone. Prefix: this path and what lies below it, by whole elements. ImplementationSpecific: as the implementation says.
+  backend: Where the requests go.
+api.networking.v1.IngressBackend: Where requests go: a port of a service, or another object in the same namespace.
+  service: A service in the same namespace.
+  resource: An object of another kind that the implementation knows.
+api.networking.v1.IngressServiceBackend: A port of a service.
+  name: Name of the service.
+  port: The port, by name or by number.
+api.networking.v1.ServiceBackendPort: A port by its name or its number.
+  name: Name of the port.
+  number: Number of the port.
+api.networking.v1.IngressStatus: At which addresses an Ingress is served.
+  loadBalancer: The addresses.
+api.networking.v1.IngressClass: Which implementation serves the Ingresses that name it.
+  metadata: Name, labels and bookkeeping. The annotation ingressclass.kubernetes.io/is-default-class makes it the class of Ingresses that name none.
+  spec: The implementation and its settings.
+api.networking.v1.IngressClassSpec: The implementation of a class.
+  controller: Name of the implementation, a domain and a path, such as example.com/ingress. It cannot be changed.
+  parameters: An object with further settings.
+api.networking.v1.IngressClassParametersReference: Names an object with settings.
+  apiGroup: Its API group. Empty for the core group.
+  kind: Its kind.
+  name: Its name.
+  scope: Cluster or Namespace.
+  namespace: Its namespace, with scope Namespace.
+api.networking.v1.IPAddress: An address in use. Its name is the address.
+  metadata: Name, labels and bookkeeping.
+  spec: What it is used for.
+api.networking.v1.IPAddressSpec: What an address is used for.
+  parentRef: The object that has it.
+api.networking.v1.ParentReference: The object that has an address.
+  group: Its API group. Empty for the core group.
+  resource: Its resource name, such as services.
+  namespace: Its namespace.
+  name: Its name.
+api.networking.v1.ServiceCIDR: Ranges of addresses that services are given.
+  metadata: Name, labels and bookkeeping.
+  spec: The ranges.
+  status: Whether addresses are taken from them.
+api.networking.v1.ServiceCIDRSpec: Ranges of addresses.
+  cidrs: One range, or one of each family. They cannot be changed, but a second family may be added.
+api.networking.v1.ServiceCIDRStatus: The state of ranges.
+  conditions: Ready: addresses are taken from them.
 api.networking.v1.NetworkPolicy: Which traffic the chosen pods may have.
   spec: The pods, and the traffic that is allowed.
 api.networking.v1.NetworkPolicySpec: The pods of a policy, and the traffic that is allowed.

@@ -9,6 +9,7 @@
 #include "controlplane/apiserver/discovery.h"
 #include "controlplane/apiserver/handlers/api_handler.h"
 #include "controlplane/apiserver/services/hook.h"
+#include "controlplane/apiserver/services/ranges.h"
 #include "controlplane/apiserver/services/repair.h"
 #include "kube/proto/core/v1/pod.pb.h"
 
@@ -119,6 +120,7 @@ class Running final : public Apiserver {
     auto made = co_await bootstrap(*core_, port);
     if (!made) co_return fail(std::move(made).error().with("make the system objects"));
     background_->run("service default/kubernetes", [core = core_, port] { return keep_kubernetes_service(*core, port); });
+    background_->run("service ranges", [core = core_] { return services::keep_ranges(*core); });
     background_->run("claims", [core = core_] { return services::keep_claims_repaired(*core); });
     background_->run("compaction", [core = core_] { return compact_regularly(*core); });
     log::info("apiserver listening on {}", server_->address().to_string());

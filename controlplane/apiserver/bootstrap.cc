@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/log.h"
+#include "controlplane/apiserver/services/ranges.h"
 #include "kube/codec.h"
 #include "kube/proto/core/v1/config.pb.h"
 #include "kube/proto/core/v1/service.pb.h"
@@ -14,26 +15,9 @@ namespace {
 constexpr char kName[] = "kubernetes";
 constexpr std::int64_t kPresenceSeconds = 15;
 
-WriteOptions as_apiserver() {
-  WriteOptions o;
-  o.field_manager = "fairlead-apiserver";
-  o.user.name = "system:apiserver";
-  o.user.groups = {std::string(kMasters)};
-  return o;
-}
-
 Error plain(const ApiError& e) {
   const auto code = e.code == 409 ? ErrorCode::conflict : e.code >= 500 ? ErrorCode::unavailable : ErrorCode::internal;
   return Error{code, e.message, 0};
-}
-
-Task<Result<>> create_missing(Core& core, const Resource& r, std::string ns, std::unique_ptr<Message> object) {
-  auto name = meta_of(*object).name();
-  auto found = co_await core.registry->get(r, ns, name, "");
-  if (found) co_return Result<>{};
-  auto created = co_await core.registry->create(r, ns, std::move(object), as_apiserver());
-  if (!created && created.error().reason != "AlreadyExists") co_return fail(plain(created.error()).with("create {} {}", r.kind->kind, name));
-  co_return Result<>{};
 }
 
 // Writes `wanted` unless what is stored says the same in the fields named.
@@ -95,6 +79,23 @@ Task<Result<std::vector<IpAddress>>> announce(Core& core, IpAddress ip) {
 }
 
 }  // namespace
+
+WriteOptions as_apiserver() {
+  WriteOptions o;
+  o.field_manager = "fairlead-apiserver";
+  o.user.name = "system:apiserver";
+  o.user.groups = {std::string(kMasters)};
+  return o;
+}
+
+Task<Result<>> create_missing(Core& core, const Resource& r, std::string ns, std::unique_ptr<Message> object) {
+  auto name = meta_of(*object).name();
+  auto found = co_await core.registry->get(r, ns, name, "");
+  if (found) co_return Result<>{};
+  auto created = co_await core.registry->create(r, ns, std::move(object), as_apiserver());
+  if (!created && created.error().reason != "AlreadyExists") co_return fail(plain(created.error()).with("create {} {}", r.kind->kind, name));
+  co_return Result<>{};
+}
 
 Task<> withdraw(Core& core) {
   if (core.presence == 0) co_return;
@@ -176,6 +177,8 @@ Task<Result<>> bootstrap(Core& core, Port port) {
     auto made = co_await create_missing(core, *namespaces, "", std::move(ns));
     if (!made) co_return made;
   }
+  auto ranges = co_await services::ensure_default_range(core);
+  if (!ranges) co_return ranges;
   auto service = co_await reconcile_kubernetes_service(core, port);
   co_return service;
 }

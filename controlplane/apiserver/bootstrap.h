@@ -9,6 +9,11 @@
 
 namespace fairlead::apiserver {
 
+// For what the apiserver itself writes.
+WriteOptions as_apiserver();
+// Creates the object unless one of its name is there.
+Task<Result<>> create_missing(Core& core, const Resource& r, std::string ns, std::unique_ptr<Message> object);
+
 // Once, before requests are served.
 Task<Result<>> bootstrap(Core& core, Port port);
 // One round of repair.

@@ -26,6 +26,9 @@
 namespace fairlead::apiserver {
 
 struct DiscoveryDocuments;
+namespace services {
+class Pools;
+}
 
 struct Core {
   explicit Core(ClusterFacts facts) : resources(facts) {}
@@ -36,6 +39,7 @@ struct Core {
   metrics::Registry metrics;
 
   Resources resources;
+  std::shared_ptr<services::Pools> pools;  // of addresses and ports that look free
   std::unique_ptr<WriteHook> service_hook;
   etcd::Kv* kv = nullptr;
   std::unique_ptr<Storage> storage;

@@ -11,8 +11,12 @@ namespace {
 // Where upstream keeps a resource when it is not <prefix>/<resource>/ (default_storage_factory_builder.go).
 std::string place_of(const kube::Kind& k, const std::string& prefix) {
   static const std::map<std::string, std::string, std::less<>> special = {
-      {"nodes", "minions"}, {"services", "services/specs"}, {"endpoints", "services/endpoints"}, {"replicationcontrollers", "controllers"}};
-  const auto it = k.group.empty() ? special.find(k.resource) : special.end();
+      {"nodes", "minions"},
+      {"services", "services/specs"},
+      {"endpoints", "services/endpoints"},
+      {"replicationcontrollers", "controllers"},
+      {"ingresses.networking.k8s.io", "ingress"}};
+  const auto it = special.find(k.group_resource());
   return fmt::format("{}/{}/", prefix, it == special.end() ? std::string(k.resource) : it->second);
 }
 

@@ -27,14 +27,16 @@ TEST(Kinds, FindByEveryKey) {
   EXPECT_EQ(find_kind_of(*corev1::PodSpec::descriptor()), nullptr);
 }
 
-TEST(Kinds, FirstLightIsServedAndNothingElse) {
+TEST(Kinds, TheseAreServedAndNothingElse) {
   std::set<std::string> served;
   for (const Kind& k : kinds()) {
     if (k.served) served.insert(k.group_resource());
   }
   EXPECT_EQ(served, (std::set<std::string>{"namespaces", "nodes", "pods", "services", "endpoints", "configmaps", "secrets",
                                            "serviceaccounts", "events", "events.events.k8s.io", "endpointslices.discovery.k8s.io",
-                                           "replicasets.apps", "deployments.apps", "leases.coordination.k8s.io"}));
+                                           "replicasets.apps", "deployments.apps", "leases.coordination.k8s.io",
+                                           "ingresses.networking.k8s.io", "ingressclasses.networking.k8s.io",
+                                           "ipaddresses.networking.k8s.io", "servicecidrs.networking.k8s.io"}));
 }
 
 TEST(Kinds, TableIsConsistent) {

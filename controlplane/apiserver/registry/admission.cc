@@ -1,5 +1,7 @@
 #include "controlplane/apiserver/registry/admission.h"
 
+#include "controlplane/apiserver/services/claims.h"
+#include "controlplane/apiserver/validation/networking.h"
 #include "kube/proto/core/v1/config.pb.h"
 #include "kube/proto/core/v1/node.pb.h"
 #include "kube/proto/core/v1/pod.pb.h"
@@ -12,6 +14,7 @@ constexpr std::string_view kMirror = "kubernetes.io/config.mirror";
 constexpr std::int64_t kTokenSeconds = 3607;
 
 bool is_pod(const Resource& r) { return r.kind->group.empty() && r.kind->kind == "Pod"; }
+bool is_ingress(const Resource& r) { return r.kind->group == "networking.k8s.io" && r.kind->kind == "Ingress"; }
 
 void add_toleration(corev1::PodSpec& spec, std::string_view key) {
   for (const auto& t : spec.tolerations())
@@ -159,12 +162,48 @@ Task<ApiResult<>> Admission::admit_service_account(const Resource& resource, std
   co_return ApiResult<>{};
 }
 
+// Of several default classes the newest counts, and of equally old ones the first by name, as upstream.
+ApiResult<> Admission::default_ingress_class(const Resource&, Message& object) const {
+  auto& ingress = static_cast<networkingv1::Ingress&>(object);
+  if (ingress.spec().has_ingressclassname() || ingress.metadata().annotations().contains(kIngressClassAnnotation)) return {};
+  const auto* classes = resources_.find("networking.k8s.io", "v1", "ingressclasses");
+  const auto all = Selection::make(*classes, "", "", {}, {});
+  std::int64_t newest = 0;
+  std::string chosen;
+  for (const auto& e : classes->cache->list(*all).items) {
+    const auto c = decode_entry(*classes, *e);
+    const auto& m = meta_of(*c);
+    const auto mark = m.annotations().find(kDefaultClassAnnotation);
+    if (mark == m.annotations().end() || mark->second != "true") continue;
+    if (!chosen.empty() && m.creationtimestamp().seconds() <= newest) continue;
+    newest = m.creationtimestamp().seconds();
+    chosen = m.name();
+  }
+  if (!chosen.empty()) ingress.mutable_spec()->set_ingressclassname(chosen);
+  return {};
+}
+
+ApiResult<> Admission::keep_held_address(const Resource& resource, const Message& object) const {
+  const auto& address = static_cast<const networkingv1::IPAddress&>(object);
+  const auto& parent = address.spec().parentref();
+  if (parent.resource() != "services" || !parent.group().empty()) return {};
+  const auto* services = resources_.find("", "v1", "services");
+  const auto entry = services->cache->get(services->key(parent.namespace_(), parent.name()));
+  if (!entry) return {};
+  const auto service = decode_entry(*services, *entry);
+  const auto ip = IpAddress::parse(address.metadata().name());
+  if (!ip || !services::addresses_of(static_cast<const corev1::Service&>(*service).spec()).count(*ip)) return {};
+  return api_fail(forbidden(*resource.kind, address.metadata().name(),
+                            fmt::format("service {}/{} has this address", parent.namespace_(), parent.name())));
+}
+
 Task<ApiResult<>> Admission::on_create(const Resource& resource, const std::string& ns, Message& object, const WriteOptions& options) {
   if (resource.kind->namespaced() && on("NamespaceLifecycle")) {
     auto ok = co_await check_namespace(resource, ns, meta_of(object).name());
     if (!ok) co_return api_fail(std::move(ok).error());
   }
   if (resource.kind->kind == "Node" && on("TaintNodesByCondition")) add_not_ready_taint(static_cast<corev1::Node&>(object));
+  if (is_ingress(resource) && on("DefaultIngressClass")) API_CO_CHECK(default_ingress_class(resource, object));
   if (!is_pod(resource)) co_return ApiResult<>{};
   constexpr std::string_view node_user = "system:node:";
   if (options.user.name.starts_with(node_user)) {
@@ -189,6 +228,7 @@ ApiResult<> Admission::on_delete(const Resource& resource, const Message& object
   const auto& name = meta_of(object).name();
   if (resource.kind->kind == "Namespace" && (name == "default" || name == "kube-system" || name == "kube-public") && on("NamespaceLifecycle"))
     return api_fail(forbidden(*resource.kind, name, "this namespace may not be deleted"));
+  if (resource.kind->group == "networking.k8s.io" && resource.kind->kind == "IPAddress") API_CHECK(keep_held_address(resource, object));
   constexpr std::string_view node_user = "system:node:";
   if (is_pod(resource) && options.user.name.starts_with(node_user) &&
       static_cast<const corev1::Pod&>(object).spec().nodename() != options.user.name.substr(node_user.size()))

@@ -4,6 +4,9 @@
 //   DefaultTolerationSeconds  pods tolerate not-ready and unreachable nodes for 300 s
 //   TaintNodesByCondition     new nodes start with the not-ready taint
 //   Priority                  priority of the built-in classes
+//   DefaultIngressClass       an Ingress that names no class gets the default one
+// And one of our own, which cannot be switched off: an IPAddress that a Service holds is not deleted
+// (docs/decisions/0011-service-ranges-and-custom-resources.md).
 // (staging/src/k8s.io/apiserver/pkg/admission and plugin/pkg/admission/*; same names as upstream's plugins.)
 //
 // Threads: any; reads the watch caches, and the store where the cache might lag.
@@ -29,6 +32,8 @@ class Admission {
  private:
   bool on(const std::string& plugin) const { return !disabled_.count(plugin); }
   Task<ApiResult<>> check_namespace(const Resource& resource, std::string ns, std::string name);
+  ApiResult<> default_ingress_class(const Resource& resource, Message& object) const;
+  ApiResult<> keep_held_address(const Resource& resource, const Message& object) const;
   Task<ApiResult<>> admit_service_account(const Resource& resource, std::string ns, Message& object);
 
   const Resources& resources_;

@@ -22,6 +22,10 @@ std::unique_ptr<Strategy> make_strategy(const kube::Kind& kind, const ClusterFac
       {"/Event", event_strategy},
       {"events.k8s.io/Event", events_v1_strategy},
       {"coordination.k8s.io/Lease", lease_strategy},
+      {"networking.k8s.io/Ingress", ingress_strategy},
+      {"networking.k8s.io/IngressClass", ingress_class_strategy},
+      {"networking.k8s.io/IPAddress", ip_address_strategy},
+      {"networking.k8s.io/ServiceCIDR", service_cidr_strategy},
   };
   const auto key = fmt::format("{}/{}", kind.group, kind.kind);
   if (key == "/Service") return service_strategy(facts.service_families);

@@ -197,6 +197,7 @@ void attach_hook(Core& core) {
   const auto& o = core.options;
   auto pools = std::make_shared<Pools>(ClaimKeys(o.storage_prefix), o.service_cidrs, lb::PortRange{o.node_port_first, o.node_port_last}, core.random);
   core.feeder->observe({pools->keys().addresses(), pools->keys().ports()}, *pools);
+  core.pools = pools;
   core.service_hook = std::make_unique<ServiceHook>(std::move(pools), core.clock, core.random);
   for (auto& r : core.resources.all())
     if (r->kind->group.empty() && r->kind->kind == "Service") r->hook = core.service_hook.get();

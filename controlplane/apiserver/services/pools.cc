@@ -3,14 +3,30 @@
 namespace fairlead::apiserver::services {
 
 Pools::Pools(ClaimKeys keys, const std::vector<Prefix>& cidrs, lb::PortRange ports, Random& random)
-    : keys_(std::move(keys)), ports_(ports, random) {
-  for (const auto& c : cidrs) ranges_.emplace_back(c, lb::IpAllocator::for_services(c), random);
+    : keys_(std::move(keys)), random_(random), ports_(ports, random) {
+  set_ranges(cidrs);
 }
 
-lb::IpAllocator* Pools::range_of(Family family) {
-  for (auto& r : ranges_)
-    if (r.range().family() == family) return &r;
-  return nullptr;
+void Pools::set_ranges(const std::vector<Prefix>& cidrs) {
+  std::lock_guard lock(mutex_);
+  bool same = cidrs.size() == ranges_.size();
+  for (std::size_t i = 0; same && i < cidrs.size(); ++i) same = ranges_[i].range() == cidrs[i];
+  if (same) return;
+  ranges_.clear();
+  for (const auto& c : cidrs) ranges_.emplace_back(c, lb::IpAllocator::for_services(c), random_);
+  std::vector<std::string> known;
+  for (const auto& [key, use] : uses_) known.push_back(key);
+  for (const auto& key : known) settle(key);
+}
+
+// The range to ask for an address: the one that has it, else any of its family, which says what is wrong.
+lb::IpAllocator* Pools::range_of(const IpAddress& ip) {
+  lb::IpAllocator* of_family = nullptr;
+  for (auto& r : ranges_) {
+    if (r.contains(ip)) return &r;
+    if (r.range().family() == ip.family() && !of_family) of_family = &r;
+  }
+  return of_family;
 }
 
 void Pools::settle(const std::string& key) {
@@ -19,12 +35,13 @@ void Pools::settle(const std::string& key) {
   if (it != uses_.end() && !used) uses_.erase(it);
   // Claims outside of the ranges (another server's, or from before a change of flags) concern no allocator.
   if (const auto ip = keys_.address(key)) {
-    auto* range = range_of(ip->family());
-    if (!range) return;
-    if (used)
-      (void)range->take(*ip);
-    else
-      range->release(*ip);
+    for (auto& range : ranges_) {
+      if (!range.contains(*ip)) continue;
+      if (used)
+        (void)range.take(*ip);
+      else
+        range.release(*ip);
+    }
   } else if (const auto port = keys_.port(key)) {
     if (used)
       (void)ports_.take(*port);
@@ -45,7 +62,7 @@ void Pools::end_hold(const std::string& key) {
 
 Result<> Pools::hold(const IpAddress& ip) {
   std::lock_guard lock(mutex_);
-  auto* range = range_of(ip.family());
+  auto* range = range_of(ip);
   if (!range) return fail(ErrorCode::invalid_argument, "no range of that family");
   if (auto taken = range->take(ip); !taken && taken.error().code == ErrorCode::invalid_argument) return taken;
   add_hold(keys_.of(ip));
@@ -61,12 +78,15 @@ Result<> Pools::hold(std::int32_t port) {
 
 Result<IpAddress> Pools::hold_any(Family family, const std::set<std::string>& refused) {
   std::lock_guard lock(mutex_);
-  auto* range = range_of(family);
-  if (!range) return fail(ErrorCode::resource_exhausted, "no range of that family");
-  std::vector<IpAddress> passed_over;
-  auto ip = range->take_any();
-  for (; ip && refused.count(keys_.of(*ip)); ip = range->take_any()) passed_over.push_back(*ip);
-  for (const auto& p : passed_over) settle(keys_.of(p));
+  Result<IpAddress> ip = fail(ErrorCode::resource_exhausted, "no range of that family");
+  for (auto& range : ranges_) {
+    if (range.range().family() != family) continue;
+    std::vector<IpAddress> passed_over;
+    ip = range.take_any();
+    for (; ip && refused.count(keys_.of(*ip)); ip = range.take_any()) passed_over.push_back(*ip);
+    for (const auto& p : passed_over) settle(keys_.of(p));
+    if (ip) break;
+  }
   if (ip) add_hold(keys_.of(*ip));
   return ip;
 }

@@ -19,6 +19,8 @@ class Pools final : public KeyObserver {
  public:
   Pools(ClaimKeys keys, const std::vector<Prefix>& cidrs, lb::PortRange ports, Random& random);
   const ClaimKeys& keys() const { return keys_; }
+  // From now on addresses are taken from these; the first of a family that has a free one. What is held outside stays held.
+  void set_ranges(const std::vector<Prefix>& cidrs);
 
   // Holds one that was asked for, whoever has it: invalid_argument outside of the range.
   Result<> hold(const IpAddress& ip);
@@ -42,14 +44,15 @@ class Pools final : public KeyObserver {
     int holds = 0;
     bool stored = false;
   };
-  lb::IpAllocator* range_of(Family family);
+  lb::IpAllocator* range_of(const IpAddress& ip);
   void add_hold(const std::string& key);
   void end_hold(const std::string& key);
   void settle(const std::string& key);  // makes the allocators agree with uses_
 
   const ClaimKeys keys_;
   mutable std::mutex mutex_;
-  std::vector<lb::IpAllocator> ranges_;  // one per family
+  Random& random_;
+  std::vector<lb::IpAllocator> ranges_;  // may overlap
   lb::PortAllocator ports_;
   std::unordered_map<std::string, Use> uses_;
   std::multimap<etcd::Revision, std::string> written_;  // holds that end when the watch gets there

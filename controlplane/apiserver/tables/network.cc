@@ -1,9 +1,12 @@
-// Printers of Service, Endpoints and EndpointSlice.
+// Printers of Service, Endpoints, EndpointSlice, Ingress, IngressClass, IPAddress and ServiceCIDR.
 #include <fmt/core.h>
+
+#include <set>
 
 #include "controlplane/apiserver/tables/table.h"
 #include "kube/proto/core/v1/service.pb.h"
 #include "kube/proto/discovery/v1.pb.h"
+#include "kube/proto/networking/v1.pb.h"
 
 namespace fairlead::apiserver {
 namespace {
@@ -86,6 +89,53 @@ void print_endpoint_slice(const Message& o, WallTime now, Row& row) {
                list_with_more(addresses, address_count, "<unset>"), age_of(m.creationtimestamp(), m.has_creationtimestamp(), now)};
 }
 
+void print_ingress(const Message& o, WallTime now, Row& row) {
+  const auto& i = static_cast<const networkingv1::Ingress&>(o);
+  const auto& m = i.metadata();
+  std::vector<std::string> hosts;
+  std::size_t host_count = 0;
+  for (const auto& r : i.spec().rules())
+    if (!r.host().empty() && ++host_count <= kShown) hosts.push_back(r.host());
+  std::set<std::string> addresses;
+  for (const auto& l : i.status().loadbalancer().ingress()) addresses.insert(l.ip().empty() ? l.hostname() : l.ip());
+  row.cells = {m.name(),
+               i.spec().has_ingressclassname() ? i.spec().ingressclassname() : "<none>",
+               list_with_more(hosts, host_count, "*"),
+               joined(addresses),
+               i.spec().tls_size() ? "80, 443" : "80",
+               age_of(m.creationtimestamp(), m.has_creationtimestamp(), now)};
+}
+
+void print_ingress_class(const Message& o, WallTime now, Row& row) {
+  const auto& c = static_cast<const networkingv1::IngressClass&>(o);
+  const auto& m = c.metadata();
+  std::string parameters = "<none>";
+  if (c.spec().has_parameters()) {
+    const auto& p = c.spec().parameters();
+    parameters = p.kind() + (p.has_apigroup() ? "." + p.apigroup() : "") + "/" + p.name();
+  }
+  row.cells = {m.name(), c.spec().controller(), parameters, age_of(m.creationtimestamp(), m.has_creationtimestamp(), now)};
+}
+
+// "services/default/web", "gateways.gateway.networking.k8s.io/default/web".
+void print_ip_address(const Message& o, WallTime, Row& row) {
+  const auto& a = static_cast<const networkingv1::IPAddress&>(o);
+  const auto& p = a.spec().parentref();
+  std::string parent = "<none>";
+  if (a.spec().has_parentref()) {
+    parent = p.resource() + (p.group().empty() ? "" : "." + p.group());
+    for (const auto* part : {&p.namespace_(), &p.name()})
+      if (!part->empty()) parent += "/" + *part;
+  }
+  row.cells = {a.metadata().name(), parent};
+}
+
+void print_service_cidr(const Message& o, WallTime now, Row& row) {
+  const auto& c = static_cast<const networkingv1::ServiceCIDR&>(o);
+  const auto& m = c.metadata();
+  row.cells = {m.name(), joined(c.spec().cidrs()), age_of(m.creationtimestamp(), m.has_creationtimestamp(), now)};
+}
+
 }  // namespace
 
 const TablePrinter& service_printer() {
@@ -113,6 +163,38 @@ const TablePrinter& endpoint_slice_printer() {
                                {"Endpoints", "string", "", "Addresses in this slice.", 0},
                                kAgeColumn},
                               print_endpoint_slice);
+  return p;
+}
+
+const TablePrinter& ingress_printer() {
+  static const TablePrinter p({kNameColumn,
+                               {"Class", "string", "", "The class that says who serves it.", 0},
+                               {"Hosts", "string", "", "Hosts that the rules are about.", 0},
+                               {"Address", "string", "", "Addresses at which it answers.", 0},
+                               {"Ports", "string", "", "Ports of HTTP, and of HTTPS where it has certificates.", 0},
+                               kAgeColumn},
+                              print_ingress);
+  return p;
+}
+
+const TablePrinter& ingress_class_printer() {
+  static const TablePrinter p({kNameColumn,
+                               {"Controller", "string", "", "Who serves Ingresses of this class.", 0},
+                               {"Parameters", "string", "", "An object with further settings of the controller.", 0},
+                               kAgeColumn},
+                              print_ingress_class);
+  return p;
+}
+
+const TablePrinter& ip_address_printer() {
+  static const TablePrinter p(
+      {kNameColumn, {"ParentRef", "string", "", "The object that has the address.", 0}}, print_ip_address);
+  return p;
+}
+
+const TablePrinter& service_cidr_printer() {
+  static const TablePrinter p(
+      {kNameColumn, {"CIDRs", "string", "", "Ranges that addresses of services are taken from.", 0}, kAgeColumn}, print_service_cidr);
   return p;
 }
 

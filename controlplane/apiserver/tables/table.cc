@@ -87,6 +87,10 @@ const TablePrinter& table_printer(std::string_view group, std::string_view kind)
       {"/Secret", secret_printer},
       {"/ServiceAccount", service_account_printer},
       {"coordination.k8s.io/Lease", lease_printer},
+      {"networking.k8s.io/Ingress", ingress_printer},
+      {"networking.k8s.io/IngressClass", ingress_class_printer},
+      {"networking.k8s.io/IPAddress", ip_address_printer},
+      {"networking.k8s.io/ServiceCIDR", service_cidr_printer},
   };
   const auto it = by_kind.find(fmt::format("{}/{}", group, kind));
   return it == by_kind.end() ? generic : it->second();

@@ -62,6 +62,10 @@ const TablePrinter& config_map_printer();
 const TablePrinter& secret_printer();
 const TablePrinter& service_account_printer();
 const TablePrinter& lease_printer();
+const TablePrinter& ingress_printer();
+const TablePrinter& ingress_class_printer();
+const TablePrinter& ip_address_printer();
+const TablePrinter& service_cidr_printer();
 
 inline constexpr Column kNameColumn{"Name", "string", "name", "Name of the object, unique within its namespace.", 0};
 inline constexpr Column kAgeColumn{"Age", "string", "", "Time since the object was created.", 0};

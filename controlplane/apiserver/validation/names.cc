@@ -186,6 +186,26 @@ Complaints check_ip(std::string_view v) {
   return {"must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"};
 }
 
+Complaints check_cidr(std::string_view v) {
+  const auto parsed = v.find('/') == std::string_view::npos ? Result<InterfaceAddress>(fail(ErrorCode::invalid_argument, "no prefix"))
+                                                            : InterfaceAddress::parse(v);
+  if (!parsed) return {"must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"};
+  if (parsed->address != parsed->prefix().first()) return {"must not have bits set beyond the prefix length"};
+  return {};
+}
+
+Complaints check_wildcard_subdomain(std::string_view v) {
+  Complaints out;
+  if (v.size() > 253) out.push_back(max_length(253));
+  if (!v.starts_with("*.") || !is_subdomain(v.substr(2)))
+    out.push_back(
+        fmt::format("a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must consist of "
+                    "lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character (e.g. '*.example.com', "
+                    "regex used for validation is '\\*\\.{0}(\\.{0})*')",
+                    kLabel));
+  return out;
+}
+
 Complaints check_fully_qualified_domain(std::string_view v) {
   auto out = check_dns1123_subdomain(v);
   if (out.empty() && v.find('.') == std::string_view::npos)

@@ -21,6 +21,8 @@ Complaints check_env_var_name(std::string_view v);
 Complaints check_config_key(std::string_view v);       // keys of ConfigMap and Secret
 Complaints check_path_segment(std::string_view v);     // names that stand in a URL path
 Complaints check_ip(std::string_view v);
+Complaints check_cidr(std::string_view v);              // without host bits
+Complaints check_wildcard_subdomain(std::string_view v);  // "*.example.com"
 Complaints check_fully_qualified_domain(std::string_view v);  // finalizers and the like
 
 // A name that may be completed by a suffix: a trailing dash is masked before the check.

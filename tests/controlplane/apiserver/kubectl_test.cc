@@ -308,6 +308,63 @@ TEST_P(Kubectl, TokensAndForbidden) {
   EXPECT_NE(gone.exit_code, 0) << "a token of a deleted account is good for nothing";
 }
 
+TEST_P(Kubectl, IngressesAndTheirClasses) {
+  const std::string cls = "cls-" + ns_;
+  must("apply -f -", "apiVersion: networking.k8s.io/v1\nkind: IngressClass\nmetadata:\n  name: " + cls +
+                         "\n  annotations: {ingressclass.kubernetes.io/is-default-class: 'true'}\nspec:\n  controller: fairlead.test/ingress\n"
+                         "  parameters: {apiGroup: example.com, kind: Settings, name: s}\n");
+  EXPECT_THAT(must("get ingressclass " + cls), AllOf(HasSubstr("CONTROLLER"), HasSubstr("fairlead.test/ingress"), HasSubstr("Settings.example.com/s")));
+  must("create service clusterip web --tcp=80:8080");
+  must("create ingress web --rule='a.example.com/app*=web:80,tls=cert' --rule='*.b.example.com/=web:80'");
+  EXPECT_EQ(must("get ingress web -o jsonpath='{.spec.ingressClassName} {.spec.rules[0].http.paths[0].pathType} {.spec.tls[0].secretName}'"),
+            cls + " Prefix cert")
+      << "the default class is filled in";
+  EXPECT_THAT(must("get ing"), MatchesRegex("NAME +CLASS +HOSTS +ADDRESS +PORTS +AGE\nweb +" + cls +
+                                            " +a.example.com,\\*.b.example.com +80, 443 +[0-9]+s\n"));
+  must(R"(get --raw /apis/networking.k8s.io/v1/namespaces/)" + ns_ + "/ingresses/web/status");
+  EXPECT_THAT(must("describe ingress web"), AllOf(HasSubstr("a.example.com"), HasSubstr("web:80"), HasSubstr("cert terminates")));
+  EXPECT_THAT(refused("create ingress bad --class=x --rule='a.example.com/../x=web:80'"),
+              HasSubstr("spec.rules[0].http.paths[0].path: Invalid value: \"/../x\": must not contain '/../'"));
+  EXPECT_THAT(must("explain ingress.spec.rules.http.paths"), AllOf(HasSubstr("pathType"), HasSubstr("backend")));
+  must("delete ingress web");
+  must("delete ingressclass " + cls);
+}
+
+TEST_P(Kubectl, AddressesAndServiceRanges) {
+  EXPECT_THAT(must("get servicecidrs"), MatchesRegex("NAME +CIDRS +AGE\nkubernetes +10.96.0.0/16 +[0-9a-z]+\n"));
+  must("wait servicecidr/kubernetes --for=condition=Ready --timeout=5s");
+  must("create service clusterip web --tcp=80:80");
+  const auto ip = must("get svc web -o jsonpath='{.spec.clusterIP}'");
+  EXPECT_THAT(must("get ipaddress " + ip), MatchesRegex("NAME +PARENTREF\n" + ip + " +services/" + ns_ + "/web\n"));
+  EXPECT_EQ(must("get ipaddress " + ip + R"( -o jsonpath='{.metadata.labels.ipaddress\.kubernetes\.io/managed-by} {.metadata.labels.ipaddress\.kubernetes\.io/ip-family}')"),
+            "ipallocator.k8s.io IPv4");
+  EXPECT_THAT(refused("delete ipaddress " + ip), HasSubstr("service " + ns_ + "/web has this address"));
+  must("delete svc web");
+  EXPECT_THAT(refused("get ipaddress " + ip), HasSubstr("ipaddresses.networking.k8s.io \"" + ip + "\" not found"));
+  // An address that something else has taken is no Service's any more.
+  const int n = count_;
+  const auto taken = "10.96.200." + std::to_string(n);
+  must("apply -f -", "apiVersion: networking.k8s.io/v1\nkind: IPAddress\nmetadata: {name: " + taken +
+                         "}\nspec: {parentRef: {group: example.com, resource: gateways, namespace: infra, name: gw}}\n");
+  EXPECT_THAT(must("get ipaddress " + taken), HasSubstr("gateways.example.com/infra/gw"));
+  EXPECT_THAT(refused("create service clusterip t --tcp=80:80 --clusterip=" + taken), HasSubstr("provided IP is already allocated"));
+  must("delete ipaddress " + taken);
+  // A further range serves at once, and stays as long as an address in it is used.
+  const auto range = "10.77." + std::to_string(n) + ".0/24", inside = "10.77." + std::to_string(n) + ".9", name = "more-" + ns_;
+  EXPECT_THAT(refused("create service clusterip far --tcp=80:80 --clusterip=" + inside), HasSubstr("is not in the valid range"));
+  must("apply -f -", "apiVersion: networking.k8s.io/v1\nkind: ServiceCIDR\nmetadata: {name: " + name + "}\nspec: {cidrs: [" + range + "]}\n");
+  must("wait servicecidr/" + name + " --for=condition=Ready --timeout=5s");
+  must("create service clusterip far --tcp=80:80 --clusterip=" + inside);
+  EXPECT_THAT(must("get ipaddress " + inside), HasSubstr("services/" + ns_ + "/far"));
+  must("delete servicecidr " + name + " --wait=false");
+  must("wait servicecidr/" + name + " --for=condition=Ready=False --timeout=5s");
+  EXPECT_THAT(refused("create service clusterip far2 --tcp=80:80 --clusterip=10.77." + std::to_string(n) + ".10"),
+              HasSubstr("is not in the valid range"));
+  EXPECT_THAT(must("get servicecidr " + name + " -o jsonpath='{.status.conditions[0].message}'"), HasSubstr("still IPAddresses referencing"));
+  must("delete svc far");
+  must("wait servicecidr/" + name + " --for=delete --timeout=40s");
+}
+
 TEST(Restart, EverythingIsStillThereAndAllocationsAreKept) {
   TestServer s;
   const auto config = s.kubeconfig();

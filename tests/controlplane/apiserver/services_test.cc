@@ -97,6 +97,29 @@ std::vector<std::string> texts(const RepairPlan& plan) {
   return out;
 }
 
+TEST(Pools, RangesComeAndGo) {
+  Pools pools(kKeys, {*Prefix::parse("10.96.0.0/30")}, {30000, 30001}, SystemRandom::get());
+  const std::set<std::string> none;
+  pools.reset({kKeys.of(ip("10.96.0.1")), kKeys.of(ip("10.97.0.1"))});
+  EXPECT_EQ(pools.hold(ip("10.97.0.2")).error().message,
+            "the provided IP (10.97.0.2) is not in the valid range. The range of valid IPs is 10.96.0.0/30");
+  EXPECT_EQ(pools.hold_any(Family::v4, none).value(), ip("10.96.0.2"));
+  EXPECT_FALSE(pools.hold_any(Family::v4, none)) << "full";
+  pools.set_ranges({*Prefix::parse("10.96.0.0/30"), *Prefix::parse("10.97.0.0/30")});
+  EXPECT_EQ(pools.used_addresses(), 3u) << "what is held in a new range counts, also what was held before it came";
+  EXPECT_EQ(pools.hold_any(Family::v4, none).value(), ip("10.97.0.2"));
+  pools.set_ranges({*Prefix::parse("10.97.0.0/30")});
+  EXPECT_EQ(pools.used_addresses(), 2u);
+  pools.release(kKeys.of(ip("10.97.0.2")));
+  EXPECT_EQ(pools.hold_any(Family::v4, none).value(), ip("10.97.0.2"));
+  EXPECT_FALSE(pools.hold_any(Family::v6, none));
+  // Two that overlap are one where they do.
+  pools.set_ranges({*Prefix::parse("10.97.0.0/30"), *Prefix::parse("10.97.0.0/29")});
+  std::set<std::string> seen;
+  while (const auto next = pools.hold_any(Family::v4, none)) EXPECT_TRUE(seen.insert(next->to_string()).second) << "handed out twice";
+  EXPECT_EQ(seen.size(), 4u) << "10.97.0.3 to 10.97.0.6";
+}
+
 TEST(Repair, Plans) {
   const Resources resources(ClusterFacts{});
   const auto& services = *resources.find("", "v1", "services");

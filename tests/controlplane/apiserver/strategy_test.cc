@@ -432,5 +432,133 @@ TEST(Others, Defaults) {
   }
 }
 
+// ---- networking.k8s.io
+
+const Resource& networking(const char* resource) { return *resources().find("networking.k8s.io", "v1", resource); }
+
+TEST(Networking, Defaults) {
+  const auto [c, errors] = create(networking("ingressclasses"), "{'spec':{'controller':'a.b/c','parameters':{'kind':'K','name':'n'}}}");
+  ASSERT_THAT(errors, ElementsAreArray(Texts{}));
+  EXPECT_EQ(at(*c, "/spec/parameters/scope"), "Cluster");
+  const auto [i, none] = create(networking("ingresses"), "{'spec':{'defaultBackend':{'service':{'name':'s','port':{'name':'http'}}}},"
+                                                         "'status':{'loadBalancer':{'ingress':[{'ip':'192.0.2.1'}]}}}");
+  ASSERT_THAT(none, ElementsAreArray(Texts{}));
+  EXPECT_EQ(at(*i, "/status"), nullptr) << "a writer of the object does not write its status";
+}
+
+TEST(Networking, IngressesRefused) {
+  // A rule with one path; the backend is good.
+  const auto path = [](const char* p) {
+    return fmt::format("{{'rules':[{{'http':{{'paths':[{{{}'backend':{{'service':{{'name':'s','port':{{'number':80}}}}}}}}]}}}}]}}", p);
+  };
+  const auto backend = [](const char* b) { return fmt::format("{{'defaultBackend':{}}}", b); };
+  const std::string wildcard =
+      "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must consist of lower case "
+      "alphanumeric characters, '-' or '.' and end with an alphanumeric character (e.g. '*.example.com', regex used for validation is "
+      "'\\*\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
+  const std::string first = "spec.rules[0].http.paths[0].";
+  for (const auto& [spec, want] : std::vector<std::pair<std::string, Texts>>{
+           {"{}", {"spec: Invalid value: null: either `defaultBackend` or `rules` must be specified"}},
+           {path("'path':'/',"), {first + "pathType: Required value: pathType must be specified"}},
+           {path("'path':'/','pathType':'Regex',"),
+            {first + "pathType: Unsupported value: \"Regex\": supported values: \"Exact\", \"ImplementationSpecific\", \"Prefix\""}},
+           {path("'path':'a','pathType':'Prefix',"), {first + "path: Invalid value: \"a\": must be an absolute path"}},
+           {path("'pathType':'Exact',"), {first + "path: Invalid value: \"\": must be an absolute path"}},
+           {path("'path':'/a//b','pathType':'Exact',"), {first + "path: Invalid value: \"/a//b\": must not contain '//'"}},
+           {path("'path':'/a/..','pathType':'Prefix',"), {first + "path: Invalid value: \"/a/..\": cannot end with '/..'"}},
+           {path("'path':'/%2f','pathType':'Prefix',"), {first + "path: Invalid value: \"/%2f\": must not contain '%2f'"}},
+           {path("'path':'x','pathType':'ImplementationSpecific',"), {first + "path: Invalid value: \"x\": must be an absolute path"}},
+           {path("'pathType':'ImplementationSpecific',"), {}},
+           {"{'rules':[{'host':'1.2.3.4'}]}", {"spec.rules[0].host: Invalid value: \"1.2.3.4\": must be a DNS name, not an IP address"}},
+           {"{'rules':[{'host':'a.*.b'}]}", {"spec.rules[0].host: Invalid value: \"a.*.b\": " + wildcard}},
+           {"{'rules':[{'host':'*.example.com'}]}", {}},
+           {"{'rules':[{'http':{}}]}", {"spec.rules[0].http.paths: Required value"}},
+           {"{'rules':[{}],'tls':[{'hosts':['*'],'secretName':'s'}]}", {"spec.tls[0].hosts[0]: Invalid value: \"*\": " + wildcard}},
+           {backend("{}"), {"spec.defaultBackend: Invalid value: \"\": resource or service backend is required"}},
+           {backend("{'service':{'name':'s','port':{'number':1}},'resource':{'kind':'K','name':'n'}}"),
+            {"spec.defaultBackend: Invalid value: \"\": cannot set both resource and service backends"}},
+           {backend("{'service':{'name':'s'}}"), {"spec.defaultBackend: Required value: port name or number is required"}},
+           {backend("{'service':{'port':{'number':1}}}"), {"spec.defaultBackend.service.name: Required value"}},
+           {backend("{'service':{'name':'s','port':{'number':1,'name':'a'}}}"),
+            {"spec.defaultBackend: Invalid value: \"\": cannot set both port name & port number"}},
+           {backend("{'service':{'name':'s','port':{'number':70000}}}"),
+            {"spec.defaultBackend.service.port.number: Invalid value: 70000: must be between 1 and 65535, inclusive"}},
+           {backend("{'resource':{'apiGroup':'a.b'}}"), {"spec.defaultBackend.resource.kind: Required value: kind is required",
+                                                         "spec.defaultBackend.resource.name: Required value: name is required"}},
+       }) {
+    const auto [object, errors] = create(networking("ingresses"), "{'spec':" + spec + "}");
+    EXPECT_THAT(errors, ElementsAreArray(want)) << spec;
+  }
+  const auto [object, errors] = create(networking("ingresses"), "{'metadata':{'annotations':{'kubernetes.io/ingress.class':'a'}},"
+                                                                "'spec':{'ingressClassName':'b','rules':[{}]}}");
+  EXPECT_THAT(errors, ElementsAreArray(Texts{"annotations.kubernetes.io/ingress.class: Invalid value: \"a\": must match "
+                                             "`ingressClassName` when both are specified"}));
+}
+
+TEST(Networking, OthersRefused) {
+  struct Row {
+    const char* resource;
+    const char* manifest;
+    Texts want;
+  };
+  for (const Row& r : std::vector<Row>{
+           {"ingressclasses", "{'spec':{'controller':'a.b/c'}}", {}},
+           {"ingressclasses", "{'spec':{}}", {"spec.controller: Required value"}},
+           {"ingressclasses", "{'spec':{'controller':'abc'}}",
+            {"spec.controller: Invalid value: \"abc\": must be a domain-prefixed path (such as \"acme.io/foo\")"}},
+           {"ingressclasses", "{'spec':{'controller':'a.b/c','parameters':{'kind':'K','name':'n','scope':'Namespace'}}}",
+            {"spec.parameters.namespace: Required value: `parameters.scope` is set to 'Namespace'"}},
+           {"ingressclasses", "{'spec':{'controller':'a.b/c','parameters':{'kind':'K','name':'n','scope':'Cluster','namespace':'x'}}}",
+            {"spec.parameters.namespace: Forbidden: `parameters.scope` is set to 'Cluster'"}},
+           {"ingressclasses", "{'spec':{'controller':'a.b/c','parameters':{'kind':'K','name':'n','scope':'World'}}}",
+            {"spec.parameters.scope: Unsupported value: \"World\": supported values: \"Cluster\", \"Namespace\""}},
+           {"ipaddresses", "{'metadata':{'name':'10.96.0.9'},'spec':{'parentRef':{'resource':'services','name':'s'}}}", {}},
+           {"ipaddresses", "{'metadata':{'name':'fd00:0::9'},'spec':{'parentRef':{'resource':'services','name':'s'}}}",
+            {"metadata.name: Invalid value: \"fd00:0::9\": must be a canonical format IP address"}},
+           {"ipaddresses", "{'metadata':{'name':'ten'},'spec':{'parentRef':{'resource':'services','name':'s'}}}",
+            {"metadata.name: Invalid value: \"ten\": ParseAddr(\"ten\"): unable to parse IP"}},
+           {"ipaddresses", "{'metadata':{'name':'10.96.0.9'},'spec':{}}", {"spec.parentRef: Required value"}},
+           {"ipaddresses", "{'metadata':{'name':'10.96.0.9'},'spec':{'parentRef':{}}}",
+            {"spec.parentRef.resource: Required value", "spec.parentRef.name: Required value"}},
+           {"servicecidrs", "{'spec':{'cidrs':['10.0.0.0/24','fd00::/108']}}", {}},
+           {"servicecidrs", "{'spec':{}}", {"spec.cidrs: Required value: at least one CIDR required"}},
+           {"servicecidrs", "{'spec':{'cidrs':['10.0.0.0']}}",
+            {"spec.cidrs[0]: Invalid value: \"10.0.0.0\": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"}},
+           {"servicecidrs", "{'spec':{'cidrs':['10.0.0.1/24']}}",
+            {"spec.cidrs[0]: Invalid value: \"10.0.0.1/24\": must not have bits set beyond the prefix length"}},
+           {"servicecidrs", "{'spec':{'cidrs':['10.0.0.0/24','10.1.0.0/24']}}",
+            {"spec.cidrs: Invalid value: {\"cidrs\":[\"10.0.0.0/24\",\"10.1.0.0/24\"]}: may specify no more than one IP for each IP "
+             "family, i.e 192.168.0.0/24 and 2001:db8::/96"}},
+       }) {
+    const auto [object, errors] = create(networking(r.resource), r.manifest);
+    EXPECT_THAT(errors, ElementsAreArray(r.want)) << r.manifest;
+  }
+}
+
+TEST(Networking, WhatCannotBeChanged) {
+  struct Row {
+    const char* resource;
+    const char* manifest;
+    const char* patch;
+    Texts want;
+  };
+  for (const Row& r : std::vector<Row>{
+           {"ingressclasses", "{'spec':{'controller':'a.b/c'}}", "{'spec':{'controller':'a.b/d'}}",
+            {"spec.controller: Invalid value: \"a.b/d\": field is immutable"}},
+           {"servicecidrs", "{'spec':{'cidrs':['10.0.0.0/24']}}", "{'spec':{'cidrs':['10.0.0.0/24','fd00::/112']}}", {}},
+           {"servicecidrs", "{'spec':{'cidrs':['10.0.0.0/24']}}", "{'spec':{'cidrs':['10.0.1.0/24']}}",
+            {"spec.cidrs[0]: Invalid value: \"10.0.1.0/24\": field is immutable"}},
+           {"ipaddresses", "{'metadata':{'name':'10.96.0.9'},'spec':{'parentRef':{'resource':'services','name':'s'}}}",
+            "{'spec':{'parentRef':{'name':'t'}}}",
+            {"spec.parentRef: Invalid value: {\"resource\":\"services\",\"name\":\"t\"}: field is immutable"}},
+       }) {
+    const auto [object, errors] = create(networking(r.resource), r.manifest);
+    ASSERT_THAT(errors, ElementsAreArray(Texts{})) << r.manifest;
+    mutable_meta_of(*object).set_resourceversion("1");
+    const auto [now, refused] = update(networking(r.resource), *object, r.patch);
+    EXPECT_THAT(refused, ElementsAreArray(r.want)) << r.patch;
+  }
+}
+
 }  // namespace
 }  // namespace fairlead::apiserver

@@ -24,5 +24,9 @@ std::unique_ptr<Strategy> service_account_strategy();
 std::unique_ptr<Strategy> event_strategy();
 std::unique_ptr<Strategy> events_v1_strategy();
 std::unique_ptr<Strategy> lease_strategy();
+std::unique_ptr<Strategy> ingress_strategy();
+std::unique_ptr<Strategy> ingress_class_strategy();
+std::unique_ptr<Strategy> ip_address_strategy();
+std::unique_ptr<Strategy> service_cidr_strategy();
 
 }  // namespace fairlead::apiserver
