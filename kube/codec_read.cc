@@ -98,6 +98,10 @@ class Reader {
     for (const auto& [key, child] : *o) {
       const std::string_view name = key;
       const Member* member = t.find(name);
+      if (!member && t.open && name != "apiVersion" && name != "kind") {
+        if (!child.is_null()) FL_CHECK(message(*t.open->type, child, Maps::insert(out, t.open->field, std::string(name))));
+        continue;
+      }
       if (!member) {
         FL_CHECK(unknown_member(t, name, child, top));
         continue;

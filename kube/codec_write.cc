@@ -323,13 +323,15 @@ class Emitter {
 
   void message_map(const FieldInfo& f, const Message& m) {
     if (Maps::size(m, f.field) == 0 && !f.always) return;
-    s_.key(f);
-    s_.begin_object();
+    if (!f.inlined) {
+      s_.key(f);
+      s_.begin_object();
+    }
     for (const auto& [key, value] : sorted_messages(m, f.field)) {
       s_.key(std::string_view(key));
       message(*f.type, *value);
     }
-    s_.end_object();
+    if (!f.inlined) s_.end_object();
   }
 
   // Bytes that are JSON already, or an object in the protobuf envelope.

@@ -65,7 +65,12 @@ class Registry {
     }
     for (const FieldInfo& f : t.fields) {
       if (f.field->name() == "metadata" && f.type && f.type->descriptor->full_name() == kObjectMeta) t.metadata = &f;
-      add_members(t, f);
+      if (f.inlined && f.shape == Shape::message_map) {
+        t.open = &f;
+        t.type_meta = true;
+      } else {
+        add_members(t, f);
+      }
     }
     return t;
   }

@@ -66,6 +66,7 @@ struct TypeInfo {
   Form form = Form::object;
   bool type_meta = false;               // an object of its own on the wire: apiVersion and kind may stand in its JSON
   const FieldInfo* metadata = nullptr;  // of type ObjectMeta
+  const FieldInfo* open = nullptr;      // an inlined map of JSON values: takes every member that the schema does not name
   std::vector<FieldInfo> fields;        // in the order of the schema, which is the order of the JSON text
   std::unordered_map<std::string_view, Member> members;  // by JSON name, inlined ones included
 
