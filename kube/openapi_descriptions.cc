@@ -465,7 +465,7 @@ api.networking.v1.IngressClassSpec: The implementation of a class.
   controller: Name of the implementation, a domain and a path, such as example.com/ingress. It cannot be changed.
   parameters: An object with further settings.
 api.networking.v1.IngressClassParametersReference: Names an object with settings.
-  apiGroup: Its API group. Empty for the core group.
+  aPIGroup: Its API group. Empty for the core group.
   kind: Its kind.
   name: Its name.
   scope: Cluster or Namespace.
