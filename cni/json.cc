@@ -3,18 +3,13 @@
 #include <algorithm>
 #include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
-#include <cctype>
+
+#include "base/text.h"
 
 namespace fairlead::cni {
 namespace {
 
 namespace json = boost::json;
-
-bool equal_ignoring_case(std::string_view a, std::string_view b) {
-  return a.size() == b.size() && std::equal(a.begin(), a.end(), b.begin(), [](unsigned char x, unsigned char y) {
-           return std::tolower(x) == std::tolower(y);
-         });
-}
 
 const json::value* find(const json::object& o, std::string_view key) {
   if (const auto* exact = o.if_contains(json::string_view(key.data(), key.size()))) return exact;

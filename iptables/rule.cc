@@ -8,6 +8,8 @@
 #include <cmath>
 #include <vector>
 
+#include "base/text.h"
+
 namespace fairlead::iptables {
 namespace {
 
@@ -17,12 +19,6 @@ constexpr std::array<std::pair<std::string_view, std::uint8_t>, 7> kStates{
 
 std::string_view whole_mask(Family f) { return f == Family::v4 ? "255.255.255.255" : "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"; }
 std::string_view reject_with(Family f) { return f == Family::v4 ? "icmp-port-unreachable" : "icmp6-port-unreachable"; }
-
-std::string lower(std::string_view s) {
-  std::string out(s);
-  for (char& c : out) c = static_cast<char>(c >= 'A' && c <= 'Z' ? c + 32 : c);
-  return out;
-}
 
 // As iptables-save quotes: only what is more than one plain word.
 std::string quoted(std::string_view text) {

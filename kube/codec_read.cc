@@ -2,6 +2,7 @@
 #include <boost/json/monotonic_resource.hpp>
 #include <limits>
 
+#include "base/duration.h"
 #include "kube/api.h"
 #include "kube/base64.h"
 #include "kube/codec.h"
@@ -351,7 +352,7 @@ class Reader {
     if (!s) return wrong("a duration such as \"1m30s\"", v);
     const auto d = parse_duration(*s);
     if (!d) return bad(d.error());
-    if (*d != 0) out.set_duration(*d);
+    if (d->count() != 0) out.set_duration(d->count());
     return {};
   }
 

@@ -4,6 +4,7 @@
 #include <charconv>
 #include <cmath>
 
+#include "base/duration.h"
 #include "kube/api.h"
 #include "kube/base64.h"
 #include "kube/codec.h"
@@ -190,7 +191,7 @@ class Emitter {
         const bool ok = time.has_seconds() && time_in_range(time.seconds()) && time.nanos() >= 0 && time.nanos() < 1'000'000'000;
         return ok ? s_.plain(format_micro_time(time.seconds(), time.nanos())) : s_.null();
       }
-      case Form::duration: return s_.plain(format_duration(static_cast<const metav1::Duration&>(m).duration()));
+      case Form::duration: return s_.plain(format_duration(std::chrono::nanoseconds(static_cast<const metav1::Duration&>(m).duration())));
       case Form::quantity: {
         const std::string& text = static_cast<const resource::Quantity&>(m).string();
         return text.empty() ? s_.plain("0") : s_.string(text);

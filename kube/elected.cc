@@ -5,12 +5,12 @@
 #include <CLI/CLI.hpp>
 #include <iostream>
 
+#include "base/duration.h"
 #include "base/event.h"
 #include "base/log.h"
 #include "base/random.h"
 #include "base/version.h"
 #include "kube/leader_election.h"
-#include "kube/time_text.h"
 
 namespace fairlead::kube {
 namespace {
@@ -26,9 +26,9 @@ Result<LeaderElectionOptions> election(const ElectedFlags& f) {
   o.ns = f.lease_namespace;
   o.name = f.lease_name;
   o.identity = identity();
-  FL_TRY_CTX(o.lease_duration, parse_milliseconds(f.lease_duration), "--leader-elect-lease-duration");
-  FL_TRY_CTX(o.renew_deadline, parse_milliseconds(f.renew_deadline), "--leader-elect-renew-deadline");
-  FL_TRY_CTX(o.retry_period, parse_milliseconds(f.retry_period), "--leader-elect-retry-period");
+  FL_TRY_CTX(o.lease_duration, parse_period(f.lease_duration), "--leader-elect-lease-duration");
+  FL_TRY_CTX(o.renew_deadline, parse_period(f.renew_deadline), "--leader-elect-renew-deadline");
+  FL_TRY_CTX(o.retry_period, parse_period(f.retry_period), "--leader-elect-retry-period");
   return o;
 }
 

@@ -1,5 +1,5 @@
-// Times and durations as the API writes them: RFC 3339 ("2024-05-01T10:00:00Z"), MicroTime with six decimals, and durations
-// such as "1m30s". Times before year 1 and after 9999 have no text. Pure, thread safe.
+// Times as the API writes them: RFC 3339 ("2024-05-01T10:00:00Z") and MicroTime with six decimals. Times before year 1 and
+// after 9999 have no text. Pure, thread safe. Durations: base/duration.h.
 #pragma once
 
 #include <chrono>
@@ -21,9 +21,5 @@ Result<TimePoint> parse_time(std::string_view rfc3339);  // any offset, any numb
 std::string format_time(std::int64_t seconds);
 std::string format_micro_time(std::int64_t seconds, std::int32_t nanos);
 bool time_in_range(std::int64_t seconds);
-
-Result<std::int64_t> parse_duration(std::string_view text);  // nanoseconds
-Result<std::chrono::milliseconds> parse_milliseconds(std::string_view text);  // the same for flags: not negative
-std::string format_duration(std::int64_t nanoseconds);
 
 }  // namespace fairlead::kube

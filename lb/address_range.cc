@@ -2,16 +2,12 @@
 
 #include <array>
 
+#include "base/text.h"
+
 namespace fairlead::lb {
 namespace {
 
 constexpr std::uint64_t kMany = std::uint64_t{1} << 63;
-
-std::string_view trim(std::string_view s) {
-  while (!s.empty() && (s.front() == ' ' || s.front() == '\t')) s.remove_prefix(1);
-  while (!s.empty() && (s.back() == ' ' || s.back() == '\t')) s.remove_suffix(1);
-  return s;
-}
 
 // Adds or takes one with carry; nullopt when it leaves the family.
 std::optional<IpAddress> step(const IpAddress& ip, bool up) {

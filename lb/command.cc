@@ -6,12 +6,12 @@
 #include <iostream>
 
 #include "base/daemon.h"
+#include "base/duration.h"
 #include "base/http/health.h"
 #include "base/log.h"
 #include "base/version.h"
 #include "kube/elected.h"
 #include "kube/kubeconfig.h"
-#include "kube/time_text.h"
 #include "lb/controller.h"
 #include "lb/l2/speaker.h"
 #include "lb/status.h"
@@ -98,8 +98,8 @@ Result<> check(SpeakerFlags& f) {
   FL_TRY_CTX(const auto level, log::parse_level(f.log_level), "--log-level");
   log::init({.component = "fairlead-lb-speaker", .level = level, .json = f.log_json});
   auto& m = f.options.membership;
-  FL_TRY_CTX(m.interval, kube::parse_milliseconds(f.interval), "--heartbeat-interval");
-  FL_TRY_CTX(m.dead_after, kube::parse_milliseconds(f.dead_after), "--dead-after");
+  FL_TRY_CTX(m.interval, parse_period(f.interval), "--heartbeat-interval");
+  FL_TRY_CTX(m.dead_after, parse_period(f.dead_after), "--dead-after");
   if (m.interval.count() < 10) return fail(ErrorCode::invalid_argument, "--heartbeat-interval: must be at least 10ms");
   if (m.dead_after < 3 * m.interval) return fail(ErrorCode::invalid_argument, "--dead-after: must be at least three heartbeat intervals");
   if (f.options.node_name.empty()) return fail(ErrorCode::invalid_argument, "--node-name: is empty, and this machine has no host name");

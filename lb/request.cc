@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <string_view>
 
+#include "base/text.h"
 #include "kube/proto/core/v1/service.pb.h"
 
 namespace fairlead::lb {
@@ -22,12 +23,6 @@ Annotation annotation(const corev1::Service& s, std::string_view name) {
     if (const auto it = s.metadata().annotations().find(full); it != s.metadata().annotations().end()) return {std::move(full), it->second};
   }
   return {};
-}
-
-std::string_view trim(std::string_view s) {
-  while (!s.empty() && s.front() == ' ') s.remove_prefix(1);
-  while (!s.empty() && s.back() == ' ') s.remove_suffix(1);
-  return s;
 }
 
 Result<std::vector<IpAddress>> parse_wanted(const Annotation& a, const std::string& field) {

@@ -3,9 +3,9 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <cctype>
 
 #include "base/files.h"
+#include "base/text.h"
 
 namespace fairlead::proxy {
 
@@ -23,10 +23,8 @@ Result<std::string> find_node_name(const Config& c) {
     if (::gethostname(buffer, sizeof buffer - 1) < 0) return fail_errno(errno, "gethostname");
     name = buffer;
   }
-  const auto from = name.find_first_not_of(" \t\n"), to = name.find_last_not_of(" \t\n");
-  if (from == std::string::npos) return fail(ErrorCode::invalid_argument, "--hostname-override: the node needs a name");
-  name = name.substr(from, to - from + 1);
-  for (auto& ch : name) ch = static_cast<char>(std::tolower(static_cast<unsigned char>(ch)));
+  name = lower(trim(name, kBlank));
+  if (name.empty()) return fail(ErrorCode::invalid_argument, "--hostname-override: the node needs a name");
   return name;
 }
 

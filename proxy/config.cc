@@ -10,6 +10,7 @@
 #include <set>
 #include <utility>
 
+#include "base/duration.h"
 #include "base/files.h"
 #include "kube/codec.h"
 
@@ -211,51 +212,6 @@ void add_duration(CLI::App& app, const std::string& name, std::vector<nanosecond
 }
 
 }  // namespace
-
-Result<nanoseconds> parse_duration(std::string_view text) {
-  const auto whole = text;
-  const auto bad = [&] { return fail(ErrorCode::invalid_argument, "\"{}\" is not a duration (as in 1h30m, 500ms, 0)", whole); };
-  if (text == "0") return nanoseconds(0);
-  bool negative = false;
-  if (!text.empty() && (text[0] == '-' || text[0] == '+')) negative = text[0] == '-', text.remove_prefix(1);
-  if (text.empty()) return bad();
-  double total = 0;
-  while (!text.empty()) {
-    double n = 0;
-    const auto [end, ec] = std::from_chars(text.data(), text.data() + text.size(), n, std::chars_format::fixed);
-    if (ec != std::errc{} || n < 0) return bad();
-    text.remove_prefix(static_cast<std::size_t>(end - text.data()));
-    static constexpr std::pair<std::string_view, double> units[] = {{"ns", 1}, {"us", 1e3}, {"µs", 1e3}, {"ms", 1e6},
-                                                                    {"h", 3.6e12}, {"m", 6e10}, {"s", 1e9}};
-    bool known = false;
-    for (const auto& [unit, factor] : units)
-      if (text.starts_with(unit)) {
-        total += n * factor;
-        text.remove_prefix(unit.size());
-        known = true;
-        break;
-      }
-    if (!known) return bad();
-  }
-  if (total > 9.2e18) return bad();
-  return nanoseconds(static_cast<std::int64_t>(std::llround(total)) * (negative ? -1 : 1));
-}
-
-std::string format_duration(nanoseconds d) {
-  auto n = d.count();
-  if (n == 0) return "0s";
-  std::string out = n < 0 ? "-" : "";
-  if (n < 0) n = -n;
-  if (n < 1'000'000'000) {
-    if (n % 1'000'000 == 0) return out + fmt::format("{}ms", n / 1'000'000);
-    return out + (n % 1'000 == 0 ? fmt::format("{}us", n / 1'000) : fmt::format("{}ns", n));
-  }
-  const auto hours = n / 3'600'000'000'000, minutes = n / 60'000'000'000 % 60;
-  const auto rest = n % 60'000'000'000;
-  if (hours) out += fmt::format("{}h", hours);
-  if (hours || minutes) out += fmt::format("{}m", minutes);
-  return out + (rest % 1'000'000'000 == 0 ? fmt::format("{}s", rest / 1'000'000'000) : fmt::format("{}s", static_cast<double>(rest) / 1e9));
-}
 
 Result<> read_config(std::string_view text, Config& config, std::vector<std::string>& notes) {
   std::vector<std::string> strict;

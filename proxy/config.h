@@ -105,7 +105,5 @@ boost::json::object config_as_json(const Config& config);
 std::string write_config(const Config& config);  // YAML
 Result<> validate(const Config& config);         // the message names the field
 
-Result<nanoseconds> parse_duration(std::string_view text);  // Go's: "1h30m", "500ms", "0"
-std::string format_duration(nanoseconds d);
 
 }  // namespace fairlead::proxy

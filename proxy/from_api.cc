@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 
+#include "base/text.h"
 #include "kube/object.h"
 #include "kube/proto/core/v1/node.pb.h"
 #include "kube/proto/core/v1/service.pb.h"
@@ -18,12 +19,6 @@ constexpr std::size_t kMostProblems = 20;
 template <typename... A>
 void report(Problems& problems, fmt::format_string<A...> f, A&&... a) {
   if (problems.size() < kMostProblems) problems.push_back(fmt::format(f, std::forward<A>(a)...));
-}
-
-std::string_view trim(std::string_view s) {
-  while (!s.empty() && (s.front() == ' ' || s.front() == '\t')) s.remove_prefix(1);
-  while (!s.empty() && (s.back() == ' ' || s.back() == '\t')) s.remove_suffix(1);
-  return s;
 }
 
 bool is_port(std::int64_t n) { return n >= 1 && n <= 65535; }

@@ -6,6 +6,7 @@
 #include "base/http/parser.h"
 #include "base/http/stream.h"
 #include "base/http/transport.h"
+#include "base/text.h"
 
 namespace fairlead::http {
 namespace {

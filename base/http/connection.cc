@@ -3,6 +3,7 @@
 #include <boost/asio/bind_cancellation_slot.hpp>
 
 #include "base/log.h"
+#include "base/text.h"
 
 namespace fairlead::http {
 namespace {

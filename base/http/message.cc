@@ -2,22 +2,10 @@
 
 #include <algorithm>
 
+#include "base/text.h"
+
 namespace fairlead::http {
 namespace {
-
-char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; }
-
-std::string_view trim(std::string_view s) {
-  while (!s.empty() && (s.front() == ' ' || s.front() == '\t')) s.remove_prefix(1);
-  while (!s.empty() && (s.back() == ' ' || s.back() == '\t')) s.remove_suffix(1);
-  return s;
-}
-
-int hex_digit(char c) {
-  if (c >= '0' && c <= '9') return c - '0';
-  const char l = lower(c);
-  return l >= 'a' && l <= 'f' ? l - 'a' + 10 : -1;
-}
 
 Result<std::string> percent_decode(std::string_view text, bool plus_is_space) {
   std::string out;
@@ -39,10 +27,6 @@ Result<std::string> percent_decode(std::string_view text, bool plus_is_space) {
 }
 
 }  // namespace
-
-bool equal_ignoring_case(std::string_view a, std::string_view b) {
-  return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](char x, char y) { return lower(x) == lower(y); });
-}
 
 void Headers::set(std::string_view name, std::string value) {
   const auto first =

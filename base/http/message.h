@@ -28,8 +28,6 @@ class Headers {
   std::vector<std::pair<std::string, std::string>> items_;
 };
 
-bool equal_ignoring_case(std::string_view a, std::string_view b);
-
 // Path and query of a request target, percent-decoded.
 struct Target {
   std::string path;

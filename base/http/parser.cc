@@ -3,6 +3,8 @@
 #include <boost/beast/http/basic_parser.hpp>
 #include <limits>
 
+#include "base/text.h"
+
 namespace fairlead::http {
 namespace {
 

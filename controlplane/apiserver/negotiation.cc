@@ -6,16 +6,12 @@
 #include <optional>
 #include <vector>
 
+#include "base/text.h"
+
 namespace fairlead::apiserver {
 namespace {
 
 constexpr std::string_view kAll = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
-
-std::string_view trim(std::string_view s) {
-  while (!s.empty() && (s.front() == ' ' || s.front() == '\t')) s.remove_prefix(1);
-  while (!s.empty() && (s.back() == ' ' || s.back() == '\t')) s.remove_suffix(1);
-  return s;
-}
 
 struct Clause {
   std::string type;

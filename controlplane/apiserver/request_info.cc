@@ -1,5 +1,6 @@
 #include "controlplane/apiserver/request_info.h"
 
+#include "base/text.h"
 #include "kube/selector.h"
 
 namespace fairlead::apiserver {
@@ -41,9 +42,7 @@ RequestInfo parse_request_info(std::string_view method, const http::Target& targ
   RequestInfo info;
   info.path = target.path;
   auto parts = segments(target.path);
-  info.verb = method;
-  for (char& c : info.verb)
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c + 32);
+  info.verb = lower(method);
 
   std::size_t i = 0;
   if (parts.size() >= 3 && parts[0] == "api") {

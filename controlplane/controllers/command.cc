@@ -5,10 +5,10 @@
 #include <CLI/CLI.hpp>
 #include <iostream>
 
+#include "base/duration.h"
 #include "base/files.h"
 #include "controlplane/controllers/controllers.h"
 #include "kube/elected.h"
-#include "kube/time_text.h"
 
 namespace fairlead::controllers {
 namespace {
@@ -67,9 +67,9 @@ Result<> resolve(Flags& f) {
       return fail(ErrorCode::invalid_argument, "--node-cidr-mask-size is for one family; use --node-cidr-mask-size-ipv4 and -ipv6");
     (o.cluster_cidrs[0].address().is_v4() ? o.node_cidr_mask_v4 : o.node_cidr_mask_v6) = static_cast<unsigned>(f.node_cidr_mask);
   }
-  FL_TRY_CTX(o.node_lifecycle.monitor_period, kube::parse_milliseconds(f.monitor_period), "--node-monitor-period");
-  FL_TRY_CTX(o.node_lifecycle.monitor_grace_period, kube::parse_milliseconds(f.monitor_grace_period), "--node-monitor-grace-period");
-  FL_TRY_CTX(o.node_lifecycle.startup_grace_period, kube::parse_milliseconds(f.startup_grace_period), "--node-startup-grace-period");
+  FL_TRY_CTX(o.node_lifecycle.monitor_period, parse_period(f.monitor_period), "--node-monitor-period");
+  FL_TRY_CTX(o.node_lifecycle.monitor_grace_period, parse_period(f.monitor_grace_period), "--node-monitor-grace-period");
+  FL_TRY_CTX(o.node_lifecycle.startup_grace_period, parse_period(f.startup_grace_period), "--node-startup-grace-period");
   if (o.node_lifecycle.monitor_period.count() == 0) return fail(ErrorCode::invalid_argument, "--node-monitor-period must not be 0");
   if (!f.root_ca_file.empty()) {
     FL_TRY_CTX(o.root_ca_pem, read_file(f.root_ca_file), "--root-ca-file");

@@ -4,11 +4,13 @@
 #include <malloc.h>
 
 #include <boost/asio/signal_set.hpp>
+#include <charconv>
 #include <deque>
 #include <iostream>
 
 #include <fmt/format.h>
 
+#include "base/duration.h"
 #include "base/http/server.h"
 #include "base/log.h"
 #include "controlplane/etcd/server.h"
@@ -47,30 +49,16 @@ Result<Url> parse_url(const std::string& flag, const std::string& text) {
   return fail(ErrorCode::invalid_argument, "{}: {} must begin with http://, https:// or unix://", flag, text);
 }
 
-// "5m", "1h30m", "90s"; a bare number is hours, as in etcd.
-Result<std::chrono::milliseconds> parse_duration(const std::string& flag, const std::string& text, double bare_unit_seconds) {
-  double seconds = 0;
-  std::size_t at = 0;
-  while (at < text.size()) {
-    std::size_t used = 0;
-    double n = 0;
-    try {
-      n = std::stod(text.substr(at), &used);
-    } catch (...) {
-      return fail(ErrorCode::invalid_argument, "{}: {} is not a duration", flag, text);
-    }
-    at += used;
-    if (at == text.size()) {
-      seconds += n * bare_unit_seconds;
-      break;
-    }
-    if (text.compare(at, 2, "ms") == 0) { seconds += n / 1000; at += 2; }
-    else if (text[at] == 's') { seconds += n; ++at; }
-    else if (text[at] == 'm') { seconds += n * 60; ++at; }
-    else if (text[at] == 'h') { seconds += n * 3600; ++at; }
-    else return fail(ErrorCode::invalid_argument, "{}: {} is not a duration", flag, text);
+// A bare number counts `bare_unit`s, as with etcd's flags; anything else is a duration such as "5m".
+Result<std::chrono::milliseconds> parse_age(const std::string& flag, const std::string& text, std::chrono::milliseconds bare_unit) {
+  std::int64_t n = 0;
+  const auto [end, ec] = std::from_chars(text.data(), text.data() + text.size(), n);
+  if (ec == std::errc{} && end == text.data() + text.size()) {
+    if (n < 0 || n > std::chrono::milliseconds::max() / bare_unit) return fail(ErrorCode::invalid_argument, "{}: {} is out of range", flag, text);
+    return n * bare_unit;
   }
-  return std::chrono::milliseconds(static_cast<std::int64_t>(seconds * 1000));
+  FL_TRY_CTX(const auto d, parse_period(text), "{}", flag);
+  return d;
 }
 
 int report(const Error& e) {
@@ -179,7 +167,7 @@ Result<> serve_until_signal(const Flags& f) {
   o.client_certificates = f.client_cert_auth;
   o.max_request_bytes = f.max_request_bytes;
   o.advertise_urls = f.advertise.empty() ? f.listen : f.advertise;
-  FL_TRY(o.progress_interval, parse_duration("--experimental-watch-progress-notify-interval", f.progress_text, 1));
+  FL_TRY(o.progress_interval, parse_age("--experimental-watch-progress-notify-interval", f.progress_text, std::chrono::seconds(1)));
   for (const auto& text : f.listen) {
     FL_TRY(const auto url, parse_url("--listen-client-urls", text));
     if (url.tls && (f.cert.empty() || f.key.empty()))
@@ -191,7 +179,7 @@ Result<> serve_until_signal(const Flags& f) {
   if (f.compaction_mode != "periodic" && f.compaction_mode != "revision")
     return fail(ErrorCode::invalid_argument, "--auto-compaction-mode: {} is neither periodic nor revision", f.compaction_mode);
   const bool by_revision = f.compaction_mode == "revision";
-  FL_TRY(const auto age, parse_duration("--auto-compaction-retention", f.compaction_retention, by_revision ? 0.001 : 3600));
+  FL_TRY(const auto age, parse_age("--auto-compaction-retention", f.compaction_retention, by_revision ? std::chrono::milliseconds(1) : std::chrono::hours(1)));
 
   ::mallopt(M_ARENA_MAX, 4);  // memory moves between threads here; many arenas only scatter it
   const auto begin = std::chrono::steady_clock::now();

@@ -12,6 +12,7 @@
 #include "base/files.h"
 #include "base/http/health.h"
 #include "base/log.h"
+#include "base/text.h"
 #include "base/version.h"
 #include "controlplane/kubelet/agent.h"
 #include "controlplane/kubelet/node_reporter.h"
@@ -41,9 +42,7 @@ struct Flags {
 
 std::string host_name() {
   char name[256] = {};
-  std::string out = ::gethostname(name, sizeof name - 1) == 0 ? name : "";
-  std::transform(out.begin(), out.end(), out.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  return out;
+  return ::gethostname(name, sizeof name - 1) == 0 ? lower(name) : "";
 }
 
 void declare(CLI::App& app, Flags& f) {

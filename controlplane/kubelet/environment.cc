@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <optional>
 
+#include "base/text.h"
+
 namespace fairlead::kubelet {
 namespace {
 
@@ -121,9 +123,7 @@ std::map<std::string, std::string> service_variables(const std::vector<std::shar
     out[prefix + "_SERVICE_PORT"] = std::to_string(s->spec().ports(0).port());
     for (const auto& p : s->spec().ports()) {
       const std::string protocol = p.protocol().empty() ? "TCP" : p.protocol();
-      std::string scheme = protocol;
-      std::transform(scheme.begin(), scheme.end(), scheme.begin(),
-                     [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+      const std::string scheme = lower(protocol);
       const std::string url = fmt::format("{}://{}:{}", scheme, host, p.port());
       if (&p == &s->spec().ports(0)) out[prefix + "_PORT"] = url;
       if (!p.name().empty()) out[prefix + "_SERVICE_PORT_" + upper(p.name())] = std::to_string(p.port());

@@ -5,17 +5,12 @@
 #include <cstdio>
 #include <map>
 
+#include "base/text.h"
 #include "ingress/command/manifests.h"
 #include "ingress/core/gate.h"
 
 namespace fairlead::ingress {
 namespace {
-
-std::string_view trim(std::string_view s) {
-  while (s.starts_with(' ')) s.remove_prefix(1);
-  while (s.ends_with(' ')) s.remove_suffix(1);
-  return s;
-}
 
 std::string describe(const Route& r) {
   return fmt::format("{} {} of Ingress {} (host {})", r.regex ? "regular expression" : to_string(r.type), r.path, r.ingress.empty() ? "-" : r.ingress, r.host.empty() ? "any" : r.host);
@@ -68,9 +63,8 @@ Result<Question> parse_question(const std::string& text, bool with_want) {
 Outcome explain(const RouteTable& table, const Question& q) {
   RequestHead request;
   if (const auto e = parse_request_head(q.head, HeadLimits{}, request)) return {std::to_string(e.status), e.reason};
-  std::string host(host_of(request.authority)), buffer;
-  for (auto& c : host)
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c + 32);
+  const std::string host = lower(host_of(request.authority));
+  std::string buffer;
   std::string_view path;
   if (!normalize_path(request.path, buffer, path)) return {"400", "the path leaves the root or is malformed"};
   if (const auto www = table.www_redirects.find(host); www != table.www_redirects.end())

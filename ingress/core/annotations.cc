@@ -7,6 +7,8 @@
 #include <charconv>
 #include <functional>
 
+#include "base/text.h"
+
 namespace fairlead::ingress {
 namespace {
 
@@ -29,24 +31,11 @@ Failure invalid(std::string_view what, std::string_view value) {
   return fail(ErrorCode::invalid_argument, "Invalid value: \"{}\": {}", value, what);
 }
 
-std::string_view trim(std::string_view s) {
-  while (!s.empty() && (s.front() == ' ' || s.front() == '\t' || s.front() == '\n' || s.front() == '\r')) s.remove_prefix(1);
-  while (!s.empty() && (s.back() == ' ' || s.back() == '\t' || s.back() == '\n' || s.back() == '\r')) s.remove_suffix(1);
-  return s;
-}
-
-std::string lower(std::string_view s) {
-  std::string out(s);
-  for (auto& c : out)
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c + 32);
-  return out;
-}
-
 std::vector<std::string_view> split(std::string_view s, std::string_view separators) {
   std::vector<std::string_view> out;
   while (!s.empty()) {
     const auto at = s.find_first_of(separators);
-    if (const auto one = trim(s.substr(0, at)); !one.empty()) out.push_back(one);
+    if (const auto one = trim(s.substr(0, at), kBlank); !one.empty()) out.push_back(one);
     if (at == std::string_view::npos) break;
     s.remove_prefix(at + 1);
   }
@@ -523,7 +512,7 @@ Policy parse_annotations(const std::map<std::string, std::string>& annotations, 
   for (const auto& row : kRows) {
     const auto it = find(row.name);
     if (it == annotations.end()) continue;
-    const auto done = row.apply(context, trim(it->second));
+    const auto done = row.apply(context, trim(it->second, kBlank));
     if (done) continue;
     const bool refuse = row.on_error == OnError::refuse;
     if (refuse) policy.refuse = std::string(row.name) + " cannot be understood";
@@ -536,7 +525,7 @@ Policy parse_annotations(const std::map<std::string, std::string>& annotations, 
     if (is_snippet(name)) {
       note(key, Severity::error, "SnippetRefused", "snippets of another program's configuration are refused by design; it has no effect");
     } else if (const auto* known = not_built(name)) {
-      const bool refuse = known->on_error == OnError::refuse && trim(value) != "false" && trim(value) != "off";
+      const bool refuse = known->on_error == OnError::refuse && trim(value, kBlank) != "false" && trim(value, kBlank) != "off";
       if (refuse) policy.refuse = fmt::format("{}: {}", name, known->why);
       note(key, refuse ? Severity::error : Severity::warning, "AnnotationNotBuilt", std::string(known->why) + (refuse ? "; all requests are refused" : "; it has no effect"));
     } else {

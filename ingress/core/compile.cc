@@ -7,6 +7,7 @@
 #include <array>
 #include <tuple>
 
+#include "base/text.h"
 #include "ingress/core/annotations.h"
 #include "kube/object.h"
 #include "kube/proto/core/v1/config.pb.h"
@@ -91,12 +92,6 @@ std::string check_path(std::string_view path, PathType type) {
     if (path.find(bad) != std::string_view::npos) return fmt::format("must not contain '{}'", bad);
   if (path.ends_with("/..") || path.ends_with("/.")) return "must not end with '/.' or '/..'";
   return "";
-}
-
-std::string lower(std::string s) {
-  for (auto& c : s)
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c + 32);
-  return s;
 }
 
 class Parser {

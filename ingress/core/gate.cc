@@ -9,6 +9,7 @@
 #include <memory>
 
 #include "base/pki.h"
+#include "base/text.h"
 #include "kube/base64.h"
 
 namespace fairlead::ingress {

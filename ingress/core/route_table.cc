@@ -5,15 +5,10 @@
 
 #include <algorithm>
 
+#include "base/text.h"
+
 namespace fairlead::ingress {
 namespace {
-
-int hex(char c) {
-  if (c >= '0' && c <= '9') return c - '0';
-  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-  return -1;
-}
 
 // "/foo/" and "/foo" are one prefix.
 std::string_view prefix_key(std::string_view path) {
@@ -156,7 +151,7 @@ bool normalize_path(std::string_view path, std::string& buffer, std::string_view
       continue;
     }
     if (i + 2 >= path.size()) return false;
-    const int high = hex(path[i + 1]), low = hex(path[i + 2]);
+    const int high = hex_digit(path[i + 1]), low = hex_digit(path[i + 2]);
     if (high < 0 || low < 0 || (high == 0 && low == 0)) return false;
     decoded += static_cast<char>(high * 16 + low);
     i += 2;

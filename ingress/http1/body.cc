@@ -2,18 +2,13 @@
 
 #include <algorithm>
 
+#include "base/text.h"
+
 namespace fairlead::ingress {
 namespace {
 
 constexpr std::size_t kMaxExtension = 256;
 constexpr std::size_t kMaxTrailers = 8 << 10;
-
-int hex(char c) {
-  if (c >= '0' && c <= '9') return c - '0';
-  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-  return -1;
-}
 
 }  // namespace
 
@@ -44,7 +39,7 @@ BodyDecoder::Step BodyDecoder::chunked(std::string_view in) {
     const char c = in[i];
     switch (state_) {
       case State::size:
-        if (const int h = hex(c); h >= 0) {
+        if (const int h = hex_digit(c); h >= 0) {
           if (++digits_ > 15) return {{}, i, "a chunk size is too long"};
           left_ = left_ * 16 + static_cast<std::uint64_t>(h);
           ++i;

@@ -4,6 +4,8 @@
 #include <array>
 #include <cstring>
 
+#include "base/text.h"
+
 namespace fairlead::ingress {
 namespace {
 
@@ -30,14 +32,6 @@ bool all_of_class(std::string_view s, std::uint8_t bits) {
   for (const char c : s)
     if (!(kClasses[static_cast<unsigned char>(c)] & bits)) return false;
   return true;
-}
-
-char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; }
-
-std::string_view trim(std::string_view s) {
-  while (!s.empty() && (s.front() == ' ' || s.front() == '\t')) s.remove_prefix(1);
-  while (!s.empty() && (s.back() == ' ' || s.back() == '\t')) s.remove_suffix(1);
-  return s;
 }
 
 struct Name {
@@ -217,13 +211,6 @@ HeaderId classify(std::string_view name) {
   for (auto i = range.first; i < range.last; ++i)
     if (equal_ignoring_case(kNames[i].text, name)) return kNames[i].id;
   return HeaderId::other;
-}
-
-bool equal_ignoring_case(std::string_view a, std::string_view b) {
-  if (a.size() != b.size()) return false;
-  for (std::size_t i = 0; i < a.size(); ++i)
-    if (lower(a[i]) != lower(b[i])) return false;
-  return true;
 }
 
 bool list_has(std::string_view list, std::string_view token) {

@@ -93,7 +93,6 @@ std::size_t find_head_end(std::string_view bytes, std::size_t& scanned);
 HeadError parse_request_head(std::string_view head, const HeadLimits& limits, RequestHead& out);
 HeadError parse_response_head(std::string_view head, const HeadLimits& limits, ResponseHead& out);
 
-bool equal_ignoring_case(std::string_view a, std::string_view b);
 // Is `token` in a comma-separated list?
 bool list_has(std::string_view list, std::string_view token);
 // The value of one cookie of a Cookie header.

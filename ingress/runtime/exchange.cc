@@ -6,6 +6,7 @@
 #include <array>
 #include <cstring>
 
+#include "base/text.h"
 #include "ingress/runtime/access_log.h"
 #include "ingress/runtime/backend.h"
 #include "ingress/runtime/worker.h"
@@ -90,9 +91,7 @@ void Exchange::route() {
   const auto host = host_of(request_.authority);
   host_ = host;
   if (std::any_of(host.begin(), host.end(), [](char c) { return c >= 'A' && c <= 'Z'; })) {
-    host_buffer_.assign(host);
-    for (auto& c : host_buffer_)
-      if (c >= 'A' && c <= 'Z') c = static_cast<char>(c + 32);
+    host_buffer_ = lower(host);
     host_ = host_buffer_;
   }
   if (request_.path == "*") path_ = "/";

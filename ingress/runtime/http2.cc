@@ -7,6 +7,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "base/text.h"
 #include "ingress/runtime/worker.h"
 
 namespace fairlead::ingress {
@@ -40,12 +41,6 @@ class Headers {
   }
 
  private:
-  static std::string lower(std::string_view s) {
-    std::string out(s);
-    for (auto& c : out)
-      if (c >= 'A' && c <= 'Z') c = static_cast<char>(c + 32);
-    return out;
-  }
   std::vector<std::pair<std::string, std::string>> entries_;
   std::vector<nghttp2_nv> nv_;
 };

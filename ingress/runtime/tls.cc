@@ -12,6 +12,7 @@
 #include <cstring>
 
 #include "base/pki.h"
+#include "base/text.h"
 
 namespace fairlead::ingress {
 namespace {
@@ -104,10 +105,7 @@ struct TlsAcceptor::Impl {
   static int on_server_name(SSL* ssl, int*, void* self_pointer) {
     auto& self = *static_cast<Impl*>(self_pointer);
     const char* name = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name);
-    std::string lower(name ? name : "");
-    for (auto& c : lower)
-      if (c >= 'A' && c <= 'Z') c = static_cast<char>(c + 32);
-    const auto* certificate = self.choose(lower);
+    const auto* certificate = self.choose(lower(name ? name : ""));
     if (!certificate) return SSL_TLSEXT_ERR_ALERT_FATAL;
     SSL_set_SSL_CTX(ssl, certificate->context());
     return SSL_TLSEXT_ERR_OK;

@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "base/duration.h"
 #include "proxy/config_watch.h"
 
 namespace fairlead::proxy {

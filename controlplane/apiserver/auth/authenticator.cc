@@ -1,15 +1,10 @@
 #include "controlplane/apiserver/auth/authenticator.h"
 
 #include "base/pki.h"
+#include "base/text.h"
 
 namespace fairlead::apiserver {
 namespace {
-
-std::string_view trim(std::string_view s) {
-  while (!s.empty() && (s.front() == ' ' || s.front() == '\t' || s.front() == '\r')) s.remove_prefix(1);
-  while (!s.empty() && (s.back() == ' ' || s.back() == '\t' || s.back() == '\r')) s.remove_suffix(1);
-  return s;
-}
 
 void finish(User& user) {
   if (!user.in_group(kAuthenticated) && !user.in_group(kUnauthenticated)) user.groups.emplace_back(kAuthenticated);
@@ -49,13 +44,13 @@ std::vector<std::string> parse_csv_line(std::string_view line) {
     } else if (c == '"') {
       quoted = true;
     } else if (c == ',') {
-      out.emplace_back(trim(field));
+      out.emplace_back(trim(field, kBlank));
       field.clear();
     } else {
       field += c;
     }
   }
-  out.emplace_back(trim(field));
+  out.emplace_back(trim(field, kBlank));
   return out;
 }
 
@@ -64,7 +59,7 @@ Result<std::unique_ptr<Authenticator>> Authenticator::create(Config config) {
   std::string_view text = a->config_.token_file_text;
   for (int number = 1; !text.empty(); ++number) {
     const auto end = text.find('\n');
-    const auto line = trim(text.substr(0, end));
+    const auto line = trim(text.substr(0, end), kBlank);
     text.remove_prefix(end == std::string_view::npos ? text.size() : end + 1);
     if (line.empty() || line.front() == '#') continue;
     const auto fields = parse_csv_line(line);
@@ -109,7 +104,7 @@ ApiResult<User> Authenticator::authenticate(const http::Request& request) const 
   }
   if (const auto header = request.headers.get("Authorization")) {
     constexpr std::string_view scheme = "bearer ";
-    if (header->size() < scheme.size() || !http::equal_ignoring_case(header->substr(0, scheme.size()), scheme))
+    if (header->size() < scheme.size() || !equal_ignoring_case(header->substr(0, scheme.size()), scheme))
       return api_fail(unauthorized());
     const auto token = trim(header->substr(scheme.size()));
     auto user = token_user(token, {});

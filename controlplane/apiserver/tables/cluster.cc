@@ -3,6 +3,7 @@
 
 #include <set>
 
+#include "base/text.h"
 #include "controlplane/apiserver/tables/table.h"
 #include "kube/proto/coordination/v1.pb.h"
 #include "kube/proto/core/v1/config.pb.h"
@@ -64,12 +65,6 @@ struct EventCells {
   std::int64_t count = 1;
 };
 
-std::string lower(std::string s) {
-  for (char& c : s)
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c + 32);
-  return s;
-}
-
 std::string object_text(const corev1::ObjectReference& r) {
   return r.name().empty() ? lower(r.kind()) : lower(r.kind()) + "/" + r.name();
 }
@@ -78,12 +73,6 @@ std::string source_text(const corev1::EventSource& s, const std::string& control
   const auto& component = s.component().empty() ? controller : s.component();
   const auto& host = s.component().empty() ? instance : s.host();
   return host.empty() ? component : component + ", " + host;
-}
-
-std::string trimmed(std::string_view s) {
-  while (!s.empty() && (s.front() == ' ' || s.front() == '\n' || s.front() == '\t')) s.remove_prefix(1);
-  while (!s.empty() && (s.back() == ' ' || s.back() == '\n' || s.back() == '\t')) s.remove_suffix(1);
-  return std::string(s);
 }
 
 std::string since(std::int64_t seconds, int nanos, WallTime now) {
@@ -121,7 +110,7 @@ void print_event(const Message& o, WallTime now, Row& row) {
   c.object = object_text(e.involvedobject());
   c.subobject = e.involvedobject().fieldpath();
   c.source = source_text(e.source(), e.reportingcomponent(), e.reportinginstance());
-  c.message = trimmed(e.message());
+  c.message = std::string(trim(e.message(), kBlank));
   fill_event_row(c, e.metadata().name(), row);
 }
 
@@ -135,7 +124,7 @@ void print_events_v1(const Message& o, WallTime now, Row& row) {
   c.object = object_text(e.regarding());
   c.subobject = e.regarding().fieldpath();
   c.source = source_text(e.deprecatedsource(), e.reportingcontroller(), e.reportinginstance());
-  c.message = trimmed(e.note());
+  c.message = std::string(trim(e.note(), kBlank));
   fill_event_row(c, e.metadata().name(), row);
 }
 

@@ -5,6 +5,7 @@
 
 #include <set>
 
+#include "base/text.h"
 #include "kube/codec.h"
 
 namespace fairlead::apiserver {
@@ -17,12 +18,6 @@ std::vector<std::string> sorted_keys(const StringMap& m) {
   for (const auto& [k, v] : m) keys.push_back(k);
   std::sort(keys.begin(), keys.end());
   return keys;
-}
-
-std::string lower_ascii(std::string s) {
-  for (char& c : s)
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c + 32);
-  return s;
 }
 
 void validate_owners(const metav1::ObjectMeta& m, const field::Path& path, field::ErrorList& out) {
@@ -74,7 +69,7 @@ void validate_labels(const StringMap& labels, const field::Path& path, field::Er
 void validate_annotations(const StringMap& annotations, const field::Path& path, field::ErrorList& out) {
   std::size_t total = 0;
   for (const auto& k : sorted_keys(annotations)) {
-    for (const auto& c : check_qualified_name(lower_ascii(k))) out.invalid(path, k, c);
+    for (const auto& c : check_qualified_name(lower(k))) out.invalid(path, k, c);
     total += k.size() + annotations.at(k).size();
   }
   if (total > kMaxAnnotationBytes) out.too_long(path, kMaxAnnotationBytes);

@@ -1,9 +1,11 @@
 // Any text as a quantity, a time, a duration and base64: canonical text reads back as the same value.
+#include "base/duration.h"
 #include "kube/base64.h"
 #include "kube/quantity.h"
 #include "kube/time_text.h"
 #include "tests/fuzz/fuzz.h"
 
+using namespace fairlead;
 using namespace fairlead::kube;
 
 void fuzz_one(std::string_view bytes) {
