@@ -1,6 +1,5 @@
 #include "lab/node_init.h"
 
-#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/mount.h>
@@ -16,6 +15,7 @@
 #include "base/clock.h"
 #include "base/files.h"
 #include "base/log.h"
+#include "lab/child.h"
 #include "lab/state.h"
 
 namespace fairlead::lab {
@@ -90,12 +90,7 @@ class NodeInit {
   }
 
   Result<> run() {
-    sigset_t mask;
-    sigemptyset(&mask);
-    for (int s : {SIGCHLD, SIGTERM, SIGINT}) sigaddset(&mask, s);
-    ::sigprocmask(SIG_BLOCK, &mask, nullptr);
-    const Fd signals(::signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK));
-    if (!signals) return fail_errno(errno, "signalfd");
+    FL_TRY(const auto signals, take_over_signals());
     while (!stopping_) {
       start_due();
       write_status();
@@ -122,15 +117,7 @@ class NodeInit {
     argv.push_back(nullptr);
     const pid_t pid = ::fork();
     if (pid == 0) {
-      sigset_t none;
-      sigemptyset(&none);
-      ::sigprocmask(SIG_SETMASK, &none, nullptr);
-      ::setsid();
-      const int out = ::open(log_path.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0644);
-      if (out >= 0) {
-        ::dup2(out, 1);
-        ::dup2(out, 2);
-      }
+      begin_child(log_path);
       ::execvp(argv[0], argv.data());
       ::dprintf(2, "exec %s: %s\n", argv[0], std::strerror(errno));
       ::_exit(127);

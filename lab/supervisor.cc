@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/files.h"
 #include "base/log.h"
+#include "lab/child.h"
 #include "lab/network.h"
 #include "lab/state.h"
 
@@ -44,15 +45,7 @@ Result<RunningNode> start_node(const Plan& plan, const Node& node) {
   const auto flags = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWUTS | CLONE_PIDFD | SIGCHLD;
   const long pid = ::syscall(SYS_clone, flags, nullptr, &pidfd, nullptr, nullptr);
   if (pid == 0) {
-    sigset_t none;
-    sigemptyset(&none);
-    ::sigprocmask(SIG_SETMASK, &none, nullptr);
-    ::setsid();
-    const int out = ::open(log_path.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0644);
-    if (out >= 0) {
-      ::dup2(out, 1);
-      ::dup2(out, 2);
-    }
+    begin_child(log_path);
     if (::setns(netns.get(), CLONE_NEWNET) == 0) ::execv(program.c_str(), const_cast<char**>(argv));
     ::dprintf(2, "start %s: %s\n", program.c_str(), std::strerror(errno));
     ::_exit(127);
@@ -68,12 +61,7 @@ class Supervisor {
   Supervisor(Plan plan, State state) : plan_(std::move(plan)), state_(std::move(state)) {}
 
   Result<> run() {
-    sigset_t mask;
-    sigemptyset(&mask);
-    for (int s : {SIGCHLD, SIGTERM, SIGINT}) sigaddset(&mask, s);
-    ::sigprocmask(SIG_BLOCK, &mask, nullptr);
-    const Fd signals(::signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK));
-    if (!signals) return fail_errno(errno, "signalfd");
+    FL_TRY(const auto signals, take_over_signals());
     FL_TRY(state_.supervisor, identify(::getpid()));
     FL_CHECK(ensure_network(plan_));
     adopt();
