@@ -40,7 +40,7 @@ class Watch final : public AddressWatch {
       return {};
     };
     FL_CHECK(questions_.dump(netlink::build_dump_links(), "list links", {}, learn));
-    FL_CHECK(questions_.dump(netlink::build_dump_addresses(std::nullopt, std::nullopt), "list addresses", {}, learn));
+    FL_CHECK(questions_.dump(netlink::build_dump_addresses(std::nullopt), "list addresses", {}, learn));
     return news;
   }
 

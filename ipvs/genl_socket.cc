@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <thread>
 
 namespace fairlead::ipvs {
 namespace {
@@ -22,8 +23,8 @@ using netlink::MessageView;
 using Steady = std::chrono::steady_clock;
 
 constexpr std::size_t kBufferBytes = 64 * 1024;    // the kernel fills a dump's datagrams up to the reader's buffer, 32 KiB at most
+constexpr int kQueueBytes = 212'992;               // the system's default; more needs its leave
 constexpr std::size_t kMaxBatchBytes = 64 * 1024;  // below the default send buffer (net.core.wmem_default), which counts overhead too
-constexpr std::size_t kMaxBatch = 128;             // their acknowledgements must fit the receive buffer
 constexpr std::size_t kMaxDumpMessages = 4u << 20;
 constexpr int kMaxDumpAttempts = 8;
 
@@ -164,7 +165,7 @@ class Several final : public Exchange {
     if (ack.error) results_[which] = fail(netlink::ack_error(ack, what_));
   }
   bool done() const override { return open_ == 0; }
-  void spoil(const Error& e) {
+  void missing(const Error& e) {
     for (std::size_t i = 0; i < results_.size(); ++i)
       if (!answered_[i]) results_[i] = fail(e);
   }
@@ -216,6 +217,7 @@ struct GenlSocket::Impl {
   std::unique_ptr<nl_sock, Free> sock;
   std::chrono::milliseconds timeout{};
   std::uint16_t type = 0;
+  std::size_t most_at_once = 128;  // requests to a datagram; fewer once their answers did not fit
 
   int fd() const { return nl_socket_get_fd(sock.get()); }
 
@@ -242,15 +244,19 @@ struct GenlSocket::Impl {
     const Callbacks callbacks(e);
     if (!callbacks.get()) return fail_errno(ENOMEM, "{}", what);
     auto until = Steady::now() + timeout;
+    int lost = 0;
     while (!e.done()) {
-      const auto left = std::chrono::ceil<std::chrono::milliseconds>(until - Steady::now());
+      const auto left = lost ? std::chrono::milliseconds(0) : std::chrono::ceil<std::chrono::milliseconds>(until - Steady::now());
       pollfd p{.fd = fd(), .events = POLLIN, .revents = 0};
       const int ready = ::poll(&p, 1, static_cast<int>(std::max<std::int64_t>(0, left.count())));
       if (ready < 0 && errno != EINTR) return fail_errno(errno, "{}: poll", what);
       if (ready < 0) continue;
+      // The kernel has worked on the requests before send() returned: what did not fit is lost, what did stands in the queue.
+      if (ready == 0 && lost) return fail_nl(lost, what, "receive");
       if (ready == 0) return fail(ErrorCode::timeout, "{}: no answer from the kernel within {} ms", what, timeout.count());
       const int n = nl_recvmsgs_report(sock.get(), callbacks.get());
-      if (n < 0 && n != -NLE_AGAIN && n != -NLE_INTR && n != -NLE_DUMP_INTR) return fail_nl(n, what, "receive");
+      if (n == -NLE_NOMEM) lost = n;
+      else if (n < 0 && n != -NLE_AGAIN && n != -NLE_INTR && n != -NLE_DUMP_INTR) return fail_nl(n, what, "receive");
       if (progress) until = Steady::now() + timeout;
     }
     return {};
@@ -280,6 +286,8 @@ Result<GenlSocket> GenlSocket::open(const std::string& family, std::chrono::mill
   // A bounded read instead of a look at each datagram's size first.
   nl_socket_disable_msg_peek(s);
   if (const int e = nl_socket_set_msg_buf_size(s, kBufferBytes); e < 0) return fail_nl(e, "generic netlink socket", "buffer");
+  // libnl's own queues are a quarter of the system's: the answers to one datagram would not fit.
+  if (const int e = nl_socket_set_buffer_size(s, kQueueBytes, kQueueBytes); e < 0) return fail_nl(e, "generic netlink socket", "queues");
   const int on = 1;
   ::setsockopt(impl->fd(), SOL_NETLINK, NETLINK_EXT_ACK, &on, sizeof on);
   ::setsockopt(impl->fd(), SOL_NETLINK, NETLINK_CAP_ACK, &on, sizeof on);
@@ -311,7 +319,7 @@ std::vector<Result<>> GenlSocket::request_all(std::vector<Bytes> messages, std::
     Bytes batch;
     std::size_t last = first;
     std::uint32_t base = 0;
-    while (last < messages.size() && last - first < kMaxBatch && (last == first || batch.size() + messages[last].size() <= kMaxBatchBytes)) {
+    while (last < messages.size() && last - first < impl_->most_at_once && (last == first || batch.size() + messages[last].size() <= kMaxBatchBytes)) {
       const auto sequence = impl_->prepare(messages[last], NLM_F_REQUEST | NLM_F_ACK);
       if (last == first) base = sequence;
       batch.insert(batch.end(), messages[last].begin(), messages[last].end());
@@ -321,9 +329,13 @@ std::vector<Result<>> GenlSocket::request_all(std::vector<Bytes> messages, std::
     auto done = impl_->send(batch, what);
     if (done) done = impl_->receive(several, what, false);
     if (!done) {
-      several.spoil(done.error());
-      for (std::size_t i = last; i < results.size(); ++i) results[i] = fail(done.error());
-      return results;
+      several.missing(done.error());
+      // Answers that did not fit cost their requests, not the others: those go in smaller portions, from now on.
+      if (done.error().sys_errno != ENOBUFS) {
+        for (std::size_t i = last; i < results.size(); ++i) results[i] = fail(done.error());
+        return results;
+      }
+      impl_->most_at_once = std::max<std::size_t>(1, impl_->most_at_once / 4);
     }
     first = last;
   }
@@ -332,6 +344,7 @@ std::vector<Result<>> GenlSocket::request_all(std::vector<Bytes> messages, std::
 
 Result<> GenlSocket::dump(Bytes message, std::string_view what, const std::function<void()>& on_begin, const OnReply& on_item) {
   for (int attempt = 0; attempt < kMaxDumpAttempts; ++attempt) {
+    if (attempt > 0) std::this_thread::sleep_for(std::chrono::milliseconds(1 << (attempt - 1)));  // whoever changes it may be done then
     if (on_begin) on_begin();
     Dump dump(impl_->prepare(message, NLM_F_REQUEST | NLM_F_DUMP), what, on_item);
     FL_CHECK(impl_->send(message, what));

@@ -31,7 +31,8 @@ class GenlSocket {
   using OnReply = std::function<Result<>(const netlink::MessageView&)>;
   // Sends one request (flags REQUEST|ACK are added) and waits for its acknowledgement; replies before it go to on_reply.
   Result<> request(netlink::Bytes message, std::string_view what, const OnReply& on_reply = {});
-  // Sends all in as few datagrams as fit; one result per request, in order. What was answered before an error keeps its answer.
+  // Sends all in as few datagrams as fit; one result per request, in order. ENOBUFS as a result: the answer was lost, the request may
+  // have been carried out.
   std::vector<Result<>> request_all(std::vector<netlink::Bytes> messages, std::string_view what);
   // Hands each message of a dump to on_item. on_begin is called before each attempt, to forget what came.
   Result<> dump(netlink::Bytes message, std::string_view what, const std::function<void()>& on_begin, const OnReply& on_item);

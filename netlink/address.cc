@@ -46,11 +46,10 @@ Bytes build_delete_address(const Address& a) {
   return std::move(m).finish();
 }
 
-Bytes build_dump_addresses(std::optional<Family> family, std::optional<std::uint32_t> link) {
+Bytes build_dump_addresses(std::optional<Family> family) {
   MessageBuilder m(RTM_GETADDR, NLM_F_REQUEST | NLM_F_DUMP);
   ifaddrmsg h{};
   if (family) h.ifa_family = af(*family);
-  h.ifa_index = link.value_or(0);
   m.header(h);
   return std::move(m).finish();
 }

@@ -26,7 +26,8 @@ struct Address {
 
 Bytes build_add_address(const Address& a, bool replace = false);
 Bytes build_delete_address(const Address& a);
-Bytes build_dump_addresses(std::optional<Family> family, std::optional<std::uint32_t> link);
+// Of all links: asked for those of one, the kernel does not tell when they change during the dump.
+Bytes build_dump_addresses(std::optional<Family> family);
 Result<Address> parse_address(const MessageView& m);
 
 }  // namespace fairlead::netlink

@@ -133,10 +133,8 @@ Result<> RtSocket::remove_address(const Address& a) {
 }
 
 Result<std::vector<Address>> RtSocket::addresses(std::optional<Family> family, std::optional<std::uint32_t> link) {
-  auto list = collect<Address>(socket_, build_dump_addresses(family, link), "list addresses", RTM_NEWADDR, parse_address,
-                               [&](const Address& a) { return !link || a.link == *link; });
-  // Asked for one link that is not there, the kernel answers ENODEV; the caller decides whether that matters.
-  return list;
+  return collect<Address>(socket_, build_dump_addresses(family), "list addresses", RTM_NEWADDR, parse_address,
+                          [&](const Address& a) { return !link || a.link == *link; });
 }
 
 Result<> RtSocket::add_route(const Route& r) { return socket_.request(build_add_route(r), "add route " + r.to_string()); }

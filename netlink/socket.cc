@@ -4,7 +4,10 @@
 #include <poll.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <optional>
+#include <thread>
 
 #include "netlink/netns.h"
 
@@ -101,8 +104,12 @@ Result<> Socket::request(Bytes message, std::string_view what, const OnReply& on
   Result<> outcome;
   for (;;) {
     FL_CHECK(wait_readable(until, what));
-    FL_TRY(const auto messages, read_datagram(what));
-    for (const MessageView& m : messages) {
+    const auto messages = read_datagram(what);
+    if (!messages) {
+      drain();  // the kernel reports the next loss only once the queue was empty
+      return fail(messages.error());
+    }
+    for (const MessageView& m : *messages) {
       if (m.header.nlmsg_seq != sequence) continue;  // an answer to a request that timed out earlier
       if (m.header.nlmsg_type != NLMSG_ERROR) {
         if (on_reply && outcome && m.header.nlmsg_type >= NLMSG_MIN_TYPE) outcome = on_reply(m);
@@ -115,6 +122,46 @@ Result<> Socket::request(Bytes message, std::string_view what, const OnReply& on
   }
 }
 
+// The answers to one datagram of requests, each asked for by its sequence number.
+struct Socket::Answers {
+  std::uint32_t base;
+  std::span<Result<>> results;
+  std::vector<bool> come = std::vector<bool>(results.size());
+  std::size_t open = results.size();
+
+  void take(const MessageView& m, std::string_view what) {
+    const std::uint32_t which = m.header.nlmsg_seq - base;
+    if (m.header.nlmsg_type != NLMSG_ERROR || which >= results.size() || come[which]) return;
+    come[which] = true;
+    --open;
+    const auto ack = parse_ack(m);
+    if (!ack) results[which] = fail(ack.error());
+    else if (ack->error != 0) results[which] = fail(ack_error(*ack, what));
+  }
+  void missing(const Error& e) {
+    for (std::size_t i = 0; i < results.size(); ++i)
+      if (!come[i]) results[i] = fail(e);
+  }
+};
+
+Result<> Socket::await(Answers& answers, std::string_view what) {
+  std::optional<Error> lost;
+  const auto until = std::chrono::steady_clock::now() + timeout_;
+  while (answers.open > 0) {
+    if (!lost) FL_CHECK(wait_readable(until, what));
+    const auto replies = read_datagram(what);
+    if (replies) {
+      for (const MessageView& m : *replies) answers.take(m, what);
+      continue;
+    }
+    // The kernel has worked on the requests before send() returned: what did not fit is lost, what did stands in the queue.
+    if (replies.error().sys_errno == ENOBUFS) lost = replies.error();
+    else if (lost && replies.error().sys_errno == EAGAIN) return fail(std::move(*lost));
+    else return fail(replies.error());
+  }
+  return {};
+}
+
 std::vector<Result<>> Socket::request_all(std::vector<Bytes> messages, std::string_view what) {
   std::vector<Result<>> results(messages.size());
   for (std::size_t first = 0; first < messages.size();) {
@@ -122,40 +169,23 @@ std::vector<Result<>> Socket::request_all(std::vector<Bytes> messages, std::stri
     Bytes batch;
     std::size_t last = first;
     const std::uint32_t base = sequence_ + 1;
-    while (last < messages.size() && last - first < 128 &&
-           (last == first || batch.size() + messages[last].size() <= kMaxBatchBytes)) {
+    while (last < messages.size() && last - first < most_at_once_ && (last == first || batch.size() + messages[last].size() <= kMaxBatchBytes)) {
       set_sequence(messages[last], ++sequence_);
       add_flags(messages[last], NLM_F_REQUEST | NLM_F_ACK);
       batch.insert(batch.end(), messages[last].begin(), messages[last].end());
       ++last;
     }
-    std::size_t open = last - first;
-    const auto spoil = [&](const Error& e) {
-      for (std::size_t i = first; i < messages.size(); ++i) results[i] = fail(e);
-    };
-    if (auto sent = send(batch, what); !sent) {
-      spoil(sent.error());
-      return results;
-    }
-    const auto until = std::chrono::steady_clock::now() + timeout_;
-    while (open > 0) {
-      if (auto ready = wait_readable(until, what); !ready) {
-        spoil(ready.error());
+    Answers answers{base, std::span(results).subspan(first, last - first)};
+    auto done = send(batch, what);
+    if (done) done = await(answers, what);
+    if (!done) {
+      answers.missing(done.error());
+      // Answers that did not fit cost their requests, not the others: those go in smaller portions, from now on.
+      if (done.error().sys_errno != ENOBUFS) {
+        for (std::size_t i = last; i < results.size(); ++i) results[i] = fail(done.error());
         return results;
       }
-      auto replies = read_datagram(what);
-      if (!replies) {
-        spoil(replies.error());
-        return results;
-      }
-      for (const MessageView& m : *replies) {
-        const std::uint32_t which = m.header.nlmsg_seq - base;
-        if (m.header.nlmsg_type != NLMSG_ERROR || which >= last - first) continue;
-        const auto ack = parse_ack(m);
-        if (!ack) results[first + which] = fail(ack.error());
-        else if (ack->error != 0) results[first + which] = fail(ack_error(*ack, what));
-        --open;
-      }
+      most_at_once_ = std::max<std::size_t>(1, most_at_once_ / 4);
     }
     first = last;
   }
@@ -196,6 +226,7 @@ Result<Socket::DumpEnd> Socket::dump_once(Bytes& message, std::string_view what,
 
 Result<> Socket::dump(Bytes message, std::string_view what, const std::function<void()>& on_begin, const OnReply& on_item) {
   for (int attempt = 0; attempt < kMaxDumpAttempts; ++attempt) {
+    if (attempt > 0) std::this_thread::sleep_for(std::chrono::milliseconds(1 << (attempt - 1)));  // whoever changes it may be done then
     if (on_begin) on_begin();
     auto end = dump_once(message, what, on_item);
     if (!end) {

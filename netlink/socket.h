@@ -35,7 +35,7 @@ class Socket {
   using OnReply = std::function<Result<>(const MessageView&)>;
   Result<> request(Bytes message, std::string_view what, const OnReply& on_reply = {});
   // Sends all requests in as few datagrams as fit and collects one result per request, in order. The kernel works on
-  // each of them whether or not an earlier one failed.
+  // each of them whether or not an earlier one failed. ENOBUFS as a result: the answer was lost, the request may have been carried out.
   std::vector<Result<>> request_all(std::vector<Bytes> messages, std::string_view what);
   // Sends a dump request and hands each message to on_item. When the kernel says that the table changed meanwhile
   // (NLM_F_DUMP_INTR) the dump is repeated from the start: on_begin is called before each attempt, to forget what came.
@@ -59,12 +59,15 @@ class Socket {
   Result<> wait_readable(std::chrono::steady_clock::time_point until, std::string_view what);
   Result<std::vector<MessageView>> read_datagram(std::string_view what);
   void drain();
+  struct Answers;
+  Result<> await(Answers& answers, std::string_view what);
   enum class DumpEnd { complete, interrupted };
   Result<DumpEnd> dump_once(Bytes& message, std::string_view what, const OnReply& on_item);
 
   std::unique_ptr<mnl_socket, Close> socket_;
   std::vector<std::uint8_t> buffer_;
   std::uint32_t sequence_ = 0;
+  std::size_t most_at_once_ = 128;  // requests to a datagram; fewer once their answers did not fit
   std::chrono::milliseconds timeout_{5000};
 };
 

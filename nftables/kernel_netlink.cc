@@ -11,6 +11,7 @@
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <chrono>
@@ -72,6 +73,17 @@ class Socket {
     return n < 0 ? errno : 0;
   }
 
+  // What is in the queue now: a datagram's length, or -1 and errno. Only the kernel is believed.
+  ssize_t receive(std::span<std::uint8_t> into) {
+    for (;;) {
+      sockaddr_nl from{};
+      socklen_t length = sizeof from;
+      const auto n = ::recvfrom(fd_.get(), into.data(), into.size(), MSG_DONTWAIT, reinterpret_cast<sockaddr*>(&from), &length);
+      if (n < 0 && errno == EINTR) continue;
+      if (n < 0 || from.nl_pid == 0) return n;
+    }
+  }
+
  private:
   Fd fd_;
   std::uint32_t port_ = 0;
@@ -124,11 +136,14 @@ class Watcher {
       pollfd p[2] = {{socket_.fd(), POLLIN, 0}, {stop_.get(), POLLIN, 0}};
       if (::poll(p, 2, -1) < 0 && errno != EINTR) return;
       if (p[1].revents) return;
-      const auto n = ::recv(socket_.fd(), buffer.data(), buffer.size(), MSG_DONTWAIT);
+      const auto n = socket_.receive(buffer);
+      if (n < 0 && errno == EAGAIN) continue;
       if (n < 0) {
-        if (errno == ENOBUFS) handler_();  // something was lost: it may have been about us
-        else if (errno != EAGAIN && errno != EINTR) return;
-        continue;
+        const int error = errno;
+        handler_();  // something was lost: it may have been about us
+        if (error == ENOBUFS) continue;
+        log::warn("nftables: changes by others are not heard any more: {}", std::strerror(error));
+        return;
       }
       if (concerns_us({buffer.data(), static_cast<std::size_t>(n)})) handler_();
     }
@@ -256,11 +271,9 @@ class NetlinkKernel final : public Kernel {
   Outcome read_outcome(const wire::EncodedBatch& b) {
     Outcome o;
     while (true) {
-      const auto n = ::recv(socket_.fd(), buffer_.data(), buffer_.size(), MSG_DONTWAIT);
-      if (n < 0) {
-        if (errno == EINTR || errno == ENOBUFS) continue;  // what was lost shows as a missing acknowledgement
-        return o;
-      }
+      const auto n = socket_.receive(buffer_);
+      if (n < 0 && errno == ENOBUFS) continue;  // what was lost shows as a missing acknowledgement
+      if (n < 0) return o;
       std::span<const std::uint8_t> in(buffer_.data(), static_cast<std::size_t>(n));
       while (auto m = wire::next_message(in)) {
         if (m->header.type != NLMSG_ERROR || m->payload.size() < sizeof(std::int32_t)) continue;
@@ -305,13 +318,11 @@ class NetlinkKernel final : public Kernel {
   int read_answer(std::uint32_t seq, bool dump, F& handle) {
     bool interrupted = false;
     while (true) {
-      pollfd p{socket_.fd(), POLLIN, 0};
-      if (::poll(&p, 1, 10'000) == 0) return ETIMEDOUT;
-      const auto n = ::recv(socket_.fd(), buffer_.data(), buffer_.size(), 0);
-      if (n < 0) {
-        if (errno == EINTR) continue;
-        return errno;
-      }
+      const auto n = socket_.receive(buffer_);
+      // After a loss the queue is emptied first, as only then the kernel reports the next one. An empty queue means that the answer, or its
+      // rest, was lost too: a dump goes on when something is read.
+      if (n < 0 && errno == ENOBUFS) continue;
+      if (n < 0) return errno == EAGAIN ? ENOBUFS : errno;
       std::span<const std::uint8_t> in(buffer_.data(), static_cast<std::size_t>(n));
       while (auto m = wire::next_message(in)) {
         if (m->header.seq != seq) continue;

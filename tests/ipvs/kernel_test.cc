@@ -17,6 +17,7 @@
 #include "ipvs/text.h"
 #include "netlink/sysctl.h"
 #include "tests/ipvs/expect.h"
+#include "tests/netlink/faults.h"
 #include "tests/proxy/world_net.h"
 
 namespace fairlead::ipvs {
@@ -369,6 +370,49 @@ TEST(Watch, HearsOfAddressesAndOfALostLink) {
 }
 
 // ---- many
+
+// Queues with room for three or four answers: most answers are lost, what was asked is done all the same.
+TEST(Faults, AnswersThatDoNotFitTheQueues) {
+  Node n;
+  Snapshot w{global_plan(), node_facts(), {}};
+  w.global.ipv6 = false;
+  for (int i = 0; i < 60; ++i) {
+    auto s = make_service("s" + std::to_string(i), IpAddress::v4(10, 96, 10, static_cast<std::uint8_t>(i + 1)).to_string());
+    const auto key = s.key;
+    w.services[key] = {std::make_shared<const proxy::Service>(std::move(s)), make_endpoints({kHere, kThere})};
+  }
+  const Plan p = plan(w);
+  const auto before = netlink::testing::netlink_sockets();
+  auto d = n.open();
+  ASSERT_TRUE(d);
+  const auto shorten = [&] {
+    int count = 0;
+    for (const int fd : netlink::testing::netlink_sockets())
+      if (!before.contains(fd)) netlink::testing::shorten_queue(fd), ++count;
+    EXPECT_GE(count, 3) << "IPVS, sets, addresses";
+  };
+  shorten();
+  EXPECT_GT(apply(*d, p.full_delta()).retries, 0u) << "no answer was lost";
+  expect_no_drift(*d, p);
+  d = n.open();
+  shorten();
+  EXPECT_EQ(apply(*d, p.full_delta()).operations, 0u);
+  // Every service loses an endpoint, with signals in all calls.
+  for (auto& [key, input] : w.services) input.endpoints = make_endpoints({kThere});
+  const Plan q = plan(w);
+  d = n.open();
+  shorten();
+  {
+    const netlink::testing::Signals signals;
+    apply(*d, q.full_delta());
+  }
+  expect_no_drift(*d, q);
+  shorten();
+  ASSERT_TRUE(d->remove_all_owned());
+  const auto left = n.net.node.sh("cat /proc/net/ip_vs; ip link show kube-ipvs0 2>&1 || true");
+  ASSERT_TRUE(left);
+  EXPECT_EQ(left->find("TCP  "), std::string::npos) << *left;
+}
 
 TEST(Scale, AThousandServices) {
   Node n;
