@@ -56,7 +56,10 @@ struct ApiSource::Impl : std::enable_shared_from_this<ApiSource::Impl> {
   std::shared_ptr<kube::Informer<networkingv1::IngressClass>> classes;
   std::shared_ptr<kube::Informer<corev1::Service>> services;
   std::shared_ptr<kube::Informer<discoveryv1::EndpointSlice>> slices;
-  std::map<std::string, std::shared_ptr<kube::Informer<corev1::Secret>>> secrets;
+  template <typename T>
+  using Named = std::map<std::string, std::shared_ptr<kube::Informer<T>>>;
+  Named<corev1::Secret> secrets;
+  Named<corev1::ConfigMap> config_maps;
   Objects objects;
   std::function<void()> changed;
   bool pending = false, stopped = false;
@@ -85,28 +88,31 @@ struct ApiSource::Impl : std::enable_shared_from_this<ApiSource::Impl> {
     informer.start();
   }
 
-  void follow(const std::set<std::string>& keys) {
-    for (auto it = secrets.begin(); it != secrets.end();) {
+  // One informer for each object that is named, never for the collection.
+  template <typename T>
+  void follow(const std::set<std::string>& keys, Named<T> Impl::*followed, Objects::Of<T> Objects::*place) {
+    auto& informers = this->*followed;
+    for (auto it = informers.begin(); it != informers.end();) {
       if (keys.contains(it->first)) {
         ++it;
         continue;
       }
-      objects.secrets.erase(it->first);
-      it = secrets.erase(it);  // its last reference: it stops
+      (objects.*place).erase(it->first);
+      it = informers.erase(it);  // its last reference: it stops
     }
     for (const auto& key : keys) {
-      if (secrets.contains(key)) continue;
+      if (informers.contains(key)) continue;
       const auto split = kube::split_key(key);
       kube::InformerOptions o;
       o.ns = split.ns;
       o.field_selector = "metadata.name=" + std::string(split.name);
-      auto informer = kube::make_informer<corev1::Secret>(client, o);
-      secrets.emplace(key, informer);
-      informer->on_change([weak = weak_from_this(), key](const kube::Change<corev1::Secret>& c) {
+      auto informer = kube::make_informer<T>(client, o);
+      informers.emplace(key, informer);
+      informer->on_change([weak = weak_from_this(), key, followed, place](const kube::Change<T>& c) {
         const auto self = weak.lock();
-        if (!self || c.key != key || !self->secrets.contains(key)) return;
-        if (c.after) self->objects.secrets[key] = c.after;
-        else self->objects.secrets.erase(key);
+        if (!self || c.key != key || !((*self).*followed).contains(key)) return;
+        if (c.after) (self->objects.*place)[key] = c.after;
+        else (self->objects.*place).erase(key);
         self->touch();
       });
       informer->on_synced([weak = weak_from_this()] {
@@ -196,12 +202,22 @@ Task<> ApiSource::stop() {
   co_await self->slices->stop();
   auto secrets = self->secrets;
   for (auto& [key, informer] : secrets) co_await informer->stop();
+  auto config_maps = self->config_maps;
+  for (auto& [key, informer] : config_maps) co_await informer->stop();
 }
 
 const Objects& ApiSource::objects() const { return impl_->objects; }
-void ApiSource::follow_secrets(const std::set<std::string>& keys) { impl_->follow(keys); }
-bool ApiSource::secrets_known() const {
-  return std::all_of(impl_->secrets.begin(), impl_->secrets.end(), [](const auto& s) { return s.second->has_synced(); });
+void ApiSource::set_names(std::map<std::string, std::vector<IpAddress>> names) {
+  impl_->objects.names = std::move(names);
+  impl_->touch();
+}
+void ApiSource::follow(const Compiled& compiled) {
+  impl_->follow(compiled.secrets, &Impl::secrets, &Objects::secrets);
+  impl_->follow(compiled.config_maps, &Impl::config_maps, &Objects::config_maps);
+}
+bool ApiSource::named_known() const {
+  const auto synced = [](const auto& informers) { return std::all_of(informers.begin(), informers.end(), [](const auto& i) { return i.second->has_synced(); }); };
+  return synced(impl_->secrets) && synced(impl_->config_maps);
 }
 void ApiSource::publish(const Compiled& compiled) {
   impl_->write_events(compiled.diagnostics);

@@ -1,5 +1,5 @@
-// Objects from the API: informers for Ingress, IngressClass, Service and EndpointSlice, and one informer for each secret that an
-// Ingress names (never the collection). What the router found goes back: addresses into the status of the Ingresses that are
+// Objects from the API: informers for Ingress, IngressClass, Service and EndpointSlice, and one informer for each secret and
+// ConfigMap that an Ingress names (never the collections). What the router found goes back: addresses into the status of the Ingresses that are
 // ours, diagnostics as Events on them. The last good copy stays while the API is away.
 //
 // Thread: the client's executor. Changes that come together are told once: 5 ms after the first.
@@ -30,10 +30,12 @@ class ApiSource {
   Task<> start(std::function<void()> changed);
   Task<> stop();
   const Objects& objects() const;
-  // Secrets to follow from now on. Their coming is told as a change.
-  void follow_secrets(const std::set<std::string>& keys);
-  // True: each followed secret has been looked for.
-  bool secrets_known() const;
+  // Secrets and ConfigMaps that the Ingresses name are followed from now on. Their coming is told as a change.
+  void follow(const Compiled& compiled);
+  // True: each of them has been looked for.
+  bool named_known() const;
+  // What became of Compiled::names; told as a change.
+  void set_names(std::map<std::string, std::vector<IpAddress>> names);
   // Writes status and Events for what compile() made of objects().
   void publish(const Compiled& compiled);
 

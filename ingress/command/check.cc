@@ -81,6 +81,8 @@ Outcome explain(const RouteTable& table, const Question& q) {
   auto why = describe(*m.route);
   if (d.reply) return outcome_of(*d.reply, why + ", answered by its annotations");
   if (d.needs_password) why += ", with a user and password";
+  if (d.ask_first) why += ", if its authentication service agrees";
+  if (m.host && m.host->client_auth()) why += ", with a client certificate";
   if (d.target != &m.route->target) why += ", by its canary";
   if (!d.path_and_query.empty()) why += fmt::format(", as {}", d.path_and_query);
   if (!d.target->upstream) return {"503", why + ": the service or its port does not exist"};
@@ -105,7 +107,7 @@ int run_check(const CheckOptions& options, const Settings& settings) {
   const auto objects = manifests.load(true, problems);
   if (!objects) return failed(objects.error());
   auto compile = compile_options(settings, 1);
-  compile.any_class_if_none = true;
+  compile.any_class_if_none = compile.local_addresses = true;
   Compiler compiler(compile);
   const auto made = compiler.compile(*objects);
   bool wrong = false;

@@ -13,6 +13,7 @@
 #include "ingress/command/api_source.h"
 #include "ingress/command/check.h"
 #include "ingress/command/manifests.h"
+#include "ingress/command/names.h"
 #include "ingress/command/settings.h"
 #include "ingress/runtime/router.h"
 #include "ingress/runtime/tls.h"
@@ -119,11 +120,20 @@ Task<Result<>> serve_manifests(fairlead::Daemon& daemon, const Settings& setting
   auto manifests = std::make_shared<Manifests>(settings.manifests);
   Diagnostics problems;
   FL_CO_TRY(const auto objects, manifests->load(true, problems));
-  FL_CO_TRY(facts.router, Router::start(prepared.worker, prepared.threads, service.compile(objects, {}).table));
-  const std::function<void()> reload = [manifests, &service, &facts] {
+  const auto first = service.compile(objects, {});
+  FL_CO_TRY(facts.router, Router::start(prepared.worker, prepared.threads, first.table));
+  auto names = std::make_shared<std::shared_ptr<Names>>();
+  const std::function<void()> reload = [manifests, names, &service, &facts] {
     Diagnostics wrong;
-    if (auto next = manifests->load(false, wrong)) facts.router->set_table(service.compile(*next, std::move(wrong)).table);
+    auto next = manifests->load(false, wrong);
+    if (!next) return;
+    next->names = (*names)->found();
+    const auto made = service.compile(*next, std::move(wrong));
+    facts.router->set_table(made.table);
+    (*names)->follow(made.names);
   };
+  *names = std::make_shared<Names>(daemon.executor(), NamesOptions{}, reload);
+  (*names)->follow(first.names);
   const std::function<void(std::exception_ptr, Result<>)> watch_ended = [&facts](std::exception_ptr, Result<> r) {
     if (!r && !facts.leaving) log::error("watching manifests: {}; changes are not seen any more", r.error().message);
   };
@@ -131,6 +141,8 @@ Task<Result<>> serve_manifests(fairlead::Daemon& daemon, const Settings& setting
   daemon.ready(listening(*facts.router));
   co_await daemon.stop_requested();
   co_await drain(facts, settings);
+  (*names)->stop();
+  names->reset();
   co_return Result<>{};
 }
 
@@ -151,12 +163,16 @@ Task<Result<>> serve_api(fairlead::Daemon& daemon, const Settings& settings, Pre
   options.status_addresses = settings.status_addresses;
   options.publish_service = settings.publish_service;
   ApiSource source(client, options);
+  std::shared_ptr<Names> names;
+  const std::function<void()> resolved = [&] { source.set_names(names->found()); };
+  names = std::make_shared<Names>(daemon.executor(), NamesOptions{}, resolved);
   std::shared_ptr<const RouteTable> first;
   const std::function<void()> apply = [&] {
     auto made = service.compile(source.objects(), {});
-    source.follow_secrets(made.secrets);
-    // Before the secrets have been looked for, their absence says nothing.
-    if (!facts.router && !source.secrets_known()) return;
+    source.follow(made);
+    names->follow(made.names);
+    // Before what is named has been looked for, its absence says nothing.
+    if (!facts.router && !source.named_known()) return;
     source.publish(made);
     if (facts.router) facts.router->set_table(made.table);
     else first = std::move(made.table);
@@ -181,6 +197,7 @@ Task<Result<>> serve_api(fairlead::Daemon& daemon, const Settings& settings, Pre
       result = fail(std::move(router).error());
     }
   }
+  names->stop();
   co_await source.stop();
   co_return result;
 }

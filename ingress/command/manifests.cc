@@ -34,6 +34,7 @@ void take(const kube::Kind& kind, std::unique_ptr<kube::Message> object, Objects
   if (kind.kind == "IngressClass") return put(out.classes, std::move(object));
   if (kind.kind == "Service") return put(out.services, std::move(object));
   if (kind.kind == "EndpointSlice") return put(out.slices, std::move(object));
+  if (kind.kind == "ConfigMap") return put(out.config_maps, std::move(object));
   auto& secret = static_cast<corev1::Secret&>(*object);
   for (const auto& [name, text] : secret.stringdata()) (*secret.mutable_data())[name] = text;
   secret.clear_stringdata();
@@ -49,7 +50,7 @@ Result<> take_json(const boost::json::value& v, Objects& out) {
     for (const auto& one : items->as_array()) FL_CHECK(take_json(one, out));
     return {};
   }
-  static constexpr std::array<std::string_view, 5> kinds{"Ingress", "IngressClass", "Service", "EndpointSlice", "Secret"};
+  static constexpr std::array<std::string_view, 6> kinds{"Ingress", "IngressClass", "Service", "EndpointSlice", "Secret", "ConfigMap"};
   if (std::find(kinds.begin(), kinds.end(), name) == kinds.end()) return {};
   auto object = v;
   auto& metadata = object.as_object()["metadata"];
@@ -98,6 +99,7 @@ void merge(Objects& into, const Objects& from) {
   for (const auto& [k, v] : from.services) into.services[k] = v;
   for (const auto& [k, v] : from.slices) into.slices[k] = v;
   for (const auto& [k, v] : from.secrets) into.secrets[k] = v;
+  for (const auto& [k, v] : from.config_maps) into.config_maps[k] = v;
 }
 
 }  // namespace

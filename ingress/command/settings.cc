@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <thread>
 
+#include "ingress/runtime/client_auth.h"
 #include "ingress/runtime/tls.h"
 
 namespace fairlead::ingress {
@@ -74,6 +75,8 @@ CompileOptions compile_options(const Settings& s, unsigned threads) {
   o.default_backend = s.default_backend;
   o.default_certificate = s.default_certificate;
   o.load_certificate = [](const std::string& chain, const std::string& key) { return load_certificate(chain, key); };
+  o.load_authorities = [](const std::string& ca, const std::string& crl) { return load_authorities(ca, crl); };
+  o.local_addresses = !s.manifests.empty();
   o.threads = threads;
   return o;
 }

@@ -192,6 +192,110 @@ Result<> set_list_text(std::string& out, std::string_view v) {
   return {};
 }
 
+// What may stand in front of a path in a URL that the router itself asks: a name, an address in brackets or without, or "$host".
+Result<> parse_authority(std::string_view text, OwnRequest& out) {
+  auto host = text;
+  if (text == "$host" || text == "$http_host" || text == "$best_http_host") {
+    out.host = "$host";
+    return {};
+  }
+  if (const auto colon = text.rfind(':'); colon != std::string_view::npos && text.find(']', colon) == std::string_view::npos) {
+    FL_TRY(out.port, parse_port(text.substr(colon + 1)));
+    host = text.substr(0, colon);
+  }
+  if (host.starts_with('[') && host.ends_with(']')) {
+    FL_TRY(const auto ip, IpAddress::parse(host.substr(1, host.size() - 2)));
+    out.host = ip.to_string();
+    return {};
+  }
+  const auto good = [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' || c == '.' || c == '_'; };
+  if (host.empty() || host.size() > 253 || !std::all_of(host.begin(), host.end(), good)) return invalid("must name a host: a DNS name, an address or $host", text);
+  out.host = lower(host);
+  while (out.host.ends_with('.')) out.host.pop_back();
+  return {};
+}
+
+// "http://name:port/path?query" with variables in what follows the host.
+Result<OwnRequest> parse_own_request(std::string_view v) {
+  OwnRequest out;
+  FL_CHECK(parse_header_text(v, 2048));
+  if (v.find_first_of(" \"<>\\{}|^`#@") != std::string_view::npos && v.find("${") == std::string_view::npos) return invalid("is not a URL", v);
+  auto rest = v;
+  if (rest.starts_with("https://")) out.https = true, out.port = 443, rest.remove_prefix(8);
+  else if (rest.starts_with("http://")) rest.remove_prefix(7);
+  else return invalid("must start with http:// or https://", v);
+  const auto end = std::min(rest.find_first_of("/?$", rest.starts_with('$') ? 1 : 0), rest.size());
+  FL_CHECK(parse_authority(rest.substr(0, end), out));
+  auto path = std::string(rest.substr(end));
+  if (path.starts_with('?') || path.empty()) path.insert(path.begin(), '/');
+  FL_TRY(out.path, parse_template(path, false));
+  return out;
+}
+
+Result<Template> parse_url_template(std::string_view v) {
+  if (!v.starts_with("http://") && !v.starts_with("https://") && !v.starts_with('/') && !v.starts_with('$')) return invalid("must start with http://, https:// or /", v);
+  if (v.find_first_of(" \"<>\\|^`") != std::string_view::npos) return invalid("is not a URL", v);
+  return parse_template(v, false);
+}
+
+Result<> set_auth_response_headers(Context& c, std::string_view v) {
+  std::vector<std::string> names;
+  for (const auto one : split(v, ",")) {
+    FL_TRY(auto name, parse_token(one));
+    names.push_back(std::move(name));
+  }
+  if (names.empty()) return invalid("names no header", v);
+  c.policy.external_auth.response_headers = std::move(names);
+  return {};
+}
+
+// "5m", "30s", "1h", "1d"; bare numbers are seconds, as in nginx.
+Result<std::int64_t> parse_seconds(std::string_view v) {
+  std::int64_t unit = 1;
+  if (v.ends_with('s') || v.ends_with('m') || v.ends_with('h') || v.ends_with('d')) {
+    unit = v.back() == 's' ? 1 : v.back() == 'm' ? 60 : v.back() == 'h' ? 3600 : 86400;
+    v.remove_suffix(1);
+  }
+  FL_TRY(const auto n, parse_number(v, 0, 86'400));
+  return std::min<std::int64_t>(n * unit, 86'400);
+}
+
+// "200 202 10m, 401 5m": codes and a time, with commas between. What allows is 200 to us, whichever 2xx it was.
+Result<> set_auth_cache_duration(Context& c, std::string_view v) {
+  std::vector<std::pair<unsigned, std::int64_t>> out;
+  for (const auto one : split(v, ",")) {
+    const auto words = split(one, " ");
+    FL_TRY(const auto seconds, parse_seconds(words.back()));
+    if (words.size() < 2) return invalid("must be codes followed by a time, as in \"200 202 401 5m\"", one);
+    for (std::size_t i = 0; i + 1 < words.size(); ++i) {
+      FL_TRY(const auto code, parse_number(words[i], 100, 599));
+      const auto as = code >= 200 && code < 300 ? 200u : static_cast<unsigned>(code);
+      if (as != 200 && as != 401 && as != 403) return invalid("only answers that decide are kept: 2xx, 401, 403", words[i]);
+      out.emplace_back(as, seconds);
+    }
+  }
+  if (out.empty()) return invalid("is empty", v);
+  c.policy.external_auth.cache_seconds = std::move(out);
+  return {};
+}
+
+Result<> set_verify_client(Context& c, std::string_view v) {
+  auto& verify = c.policy.client_certificates.verify;
+  if (v == "on") verify = VerifyClient::on;
+  else if (v == "off") verify = VerifyClient::off;
+  else if (v == "optional") verify = VerifyClient::optional;
+  else if (v == "optional_no_ca") verify = VerifyClient::optional_no_ca;
+  else return invalid("must be on, off, optional or optional_no_ca", v);
+  return {};
+}
+
+// "CN=<regular expression>", which must match the whole common name.
+Result<> set_match_cn(Context& c, std::string_view v) {
+  if (!v.starts_with("CN=") || v.size() == 3) return invalid("must be CN= and a regular expression", v);
+  FL_TRY(c.policy.client_certificates.match_cn, parse_regex(v.substr(3)));
+  return {};
+}
+
 #define ROW_TEXT(target) [](Context& c, std::string_view v) -> Result<> { FL_TRY(c.policy.target, parse_header_text(v)); return {}; }
 #define ROW_TOKEN(target) [](Context& c, std::string_view v) -> Result<> { FL_TRY(c.policy.target, parse_token(v)); return {}; }
 #define ROW_NUMBER(target, least, most) [](Context& c, std::string_view v) -> Result<> { FL_TRY(const auto n, parse_number(v, least, most)); c.policy.target = static_cast<std::remove_reference_t<decltype(c.policy.target)>>(n); return {}; }
@@ -251,6 +355,56 @@ constexpr Row kRows[] = {
        FL_CHECK(parse_header_text(v, 256));
        if (v.find_first_of("\"\\") != std::string_view::npos) return invalid("must not hold quotes or backslashes", v);
        c.policy.basic_auth.realm = std::string(v);
+       return {};
+     }},
+    {"auth-url", [](Context& c, std::string_view v) -> Result<> {
+       FL_TRY(c.policy.external_auth.request, parse_own_request(v));
+       c.policy.external_auth.enabled = true;
+       return {};
+     }, OnError::refuse},
+    {"auth-method", [](Context& c, std::string_view v) -> Result<> {
+       static constexpr std::string_view methods[] = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"};
+       if (std::find(std::begin(methods), std::end(methods), v) == std::end(methods)) return invalid("must be GET, HEAD, POST, PUT, PATCH, DELETE or OPTIONS", v);
+       c.policy.external_auth.method = std::string(v);
+       return {};
+     }, OnError::refuse},
+    {"auth-signin", [](Context& c, std::string_view v) -> Result<> { FL_TRY(c.policy.external_auth.signin, parse_url_template(v)); return {}; }, OnError::refuse},
+    {"auth-signin-redirect-param", ROW_TOKEN(external_auth.redirect_parameter), OnError::refuse},
+    {"auth-request-redirect", [](Context& c, std::string_view v) -> Result<> { FL_TRY(c.policy.external_auth.request_redirect, parse_template(v, false)); return {}; }, OnError::refuse},
+    {"auth-response-headers", set_auth_response_headers, OnError::refuse},
+    {"auth-proxy-set-headers", [](Context& c, std::string_view v) -> Result<> { FL_TRY(c.policy.external_auth.headers_from, parse_reference(c, v)); return {}; }, OnError::refuse},
+    {"auth-always-set-cookie", ROW_BOOL(external_auth.always_set_cookie), OnError::refuse},
+    {"auth-cache-key", [](Context& c, std::string_view v) -> Result<> { FL_TRY(c.policy.external_auth.cache_key, parse_template(v, false)); return {}; }, OnError::refuse},
+    {"auth-cache-duration", set_auth_cache_duration, OnError::refuse},
+    {"auth-tls-secret", [](Context& c, std::string_view v) -> Result<> { FL_TRY(c.policy.client_certificates.secret, parse_reference(c, v)); return {}; }, OnError::refuse},
+    {"auth-tls-verify-client", set_verify_client, OnError::refuse},
+    {"auth-tls-verify-depth", ROW_NUMBER(client_certificates.depth, 0, 100), OnError::refuse},
+    {"auth-tls-error-page", [](Context& c, std::string_view v) -> Result<> {
+       FL_TRY(const auto r, parse_redirect(v, 302));
+       c.policy.client_certificates.error_page = r.url;
+       return {};
+     }},
+    {"auth-tls-pass-certificate-to-upstream", ROW_BOOL(client_certificates.pass_certificate), OnError::refuse},
+    {"auth-tls-match-cn", set_match_cn, OnError::refuse},
+    {"satisfy", [](Context& c, std::string_view v) -> Result<> {
+       if (v != "any" && v != "all") return invalid("must be any or all", v);
+       c.policy.satisfy_any = v == "any";
+       return {};
+     }, OnError::refuse},
+    {"custom-headers", [](Context& c, std::string_view v) -> Result<> { FL_TRY(c.policy.response_headers_from, parse_reference(c, v)); return {}; }},
+    {"mirror-target", [](Context& c, std::string_view v) -> Result<> {
+       FL_TRY(c.policy.mirror.request, parse_own_request(v));
+       c.policy.mirror.enabled = true;
+       return {};
+     }},
+    {"mirror-host", [](Context& c, std::string_view v) -> Result<> {
+       if (v.find_first_of(" /\"\\") != std::string_view::npos) return invalid("must be a host name", v);
+       FL_TRY(c.policy.mirror.host, parse_template(v, false));
+       return {};
+     }},
+    {"mirror-request-body", [](Context& c, std::string_view v) -> Result<> {
+       if (v != "on" && v != "off") return invalid("must be on or off", v);
+       c.policy.mirror.body = v == "on";
        return {};
      }},
     {"enable-cors", ROW_BOOL(cors.enabled)},
@@ -321,27 +475,11 @@ struct Known {
 
 // Known to ingress-nginx, without an effect here. Those that protect close the route.
 constexpr Known kNotBuilt[] = {
-    {"auth-url", "external authentication is not built", OnError::refuse},
-    {"auth-method", "external authentication is not built"},
-    {"auth-signin", "external authentication is not built"},
-    {"auth-signin-redirect-param", "external authentication is not built"},
-    {"auth-response-headers", "external authentication is not built"},
-    {"auth-proxy-set-headers", "external authentication is not built"},
-    {"auth-request-redirect", "external authentication is not built"},
-    {"auth-cache-key", "external authentication is not built"},
-    {"auth-cache-duration", "external authentication is not built"},
-    {"auth-keepalive", "external authentication is not built"},
-    {"auth-keepalive-requests", "external authentication is not built"},
-    {"auth-keepalive-timeout", "external authentication is not built"},
-    {"auth-always-set-cookie", "external authentication is not built"},
+    {"auth-keepalive", "connections to the authentication service are always kept"},
+    {"auth-keepalive-requests", "connections to the authentication service are always kept"},
+    {"auth-keepalive-timeout", "connections to the authentication service are always kept"},
+    {"auth-keepalive-share-vars", "connections to the authentication service are always kept"},
     {"enable-global-auth", "there is no global authentication"},
-    {"auth-tls-secret", "client certificates are not built", OnError::refuse},
-    {"auth-tls-verify-client", "client certificates are not built", OnError::refuse},
-    {"auth-tls-verify-depth", "client certificates are not built"},
-    {"auth-tls-error-page", "client certificates are not built"},
-    {"auth-tls-match-cn", "client certificates are not built", OnError::refuse},
-    {"auth-tls-pass-certificate-to-upstream", "client certificates are not built"},
-    {"satisfy", "all conditions must hold; \"any\" is not built"},
     {"affinity-canary-behavior", "canaries and affinity are independent"},
     {"session-cookie-conditional-samesite-none", "not built"},
     {"upstream-hash-by-subset", "not built"},
@@ -351,11 +489,7 @@ constexpr Known kNotBuilt[] = {
     {"default-backend", "use spec.defaultBackend"},
     {"custom-http-errors", "not built"},
     {"disable-proxy-intercept-errors", "not built"},
-    {"custom-headers", "not built"},
     {"connection-proxy-header", "the Connection header is the router's own"},
-    {"mirror-target", "mirroring is not built"},
-    {"mirror-request-body", "mirroring is not built"},
-    {"mirror-host", "mirroring is not built"},
     {"proxy-ssl-secret", "TLS to backends is not built"},
     {"proxy-ssl-verify", "TLS to backends is not built"},
     {"proxy-ssl-verify-depth", "TLS to backends is not built"},
@@ -417,6 +551,14 @@ void check_basic_auth(Policy& p, const std::string& object, Diagnostics& out) {
                  "Required value: auth-type is set; all requests are refused"});
 }
 
+// What checks certificates needs authorities to check them by.
+void check_client_certificates(Policy& p, bool asks, const std::string& object, Diagnostics& out) {
+  if (!asks || !p.client_certificates.secret.empty() || !p.refuse.empty()) return;
+  p.refuse = "auth-tls-* without auth-tls-secret";
+  out.push_back({Severity::error, object, fmt::format("metadata.annotations[{}auth-tls-secret]", kAnnotationPrefix), "InvalidAnnotation",
+                 "Required value: client certificates are asked for; all requests are refused"});
+}
+
 }  // namespace
 
 std::string_view to_string(BackendProtocol p) {
@@ -449,7 +591,8 @@ Result<Template> parse_template(std::string_view text, bool captures) {
   using V = Template::Variable;
   static constexpr std::pair<std::string_view, V> names[] = {
       {"remote_addr", V::remote_addr}, {"binary_remote_addr", V::remote_addr}, {"request_uri", V::request_uri}, {"uri", V::uri},
-      {"host", V::host}, {"scheme", V::scheme}, {"request_method", V::request_method}, {"args", V::args}, {"query_string", V::args}};
+      {"host", V::host}, {"scheme", V::scheme}, {"request_method", V::request_method}, {"args", V::args}, {"query_string", V::args}, {"http_host", V::authority},
+      {"best_http_host", V::authority}, {"pass_access_scheme", V::scheme}, {"escaped_request_uri", V::escaped_request_uri}};
   FL_CHECK(parse_header_text(text, 2048));
   Template out;
   std::string literal;
@@ -477,7 +620,7 @@ Result<Template> parse_template(std::string_view text, bool captures) {
     if (digit) {
       if (!captures) return invalid("captures have no meaning here", text);
       out.parts.push_back({"", V::capture, static_cast<unsigned>(name[0] - '0')});
-    } else if (name.starts_with("http_")) {
+    } else if (name.starts_with("http_") && name != "http_host") {
       auto header = lower(name.substr(5));
       std::replace(header.begin(), header.end(), '_', '-');
       out.parts.push_back({std::move(header), V::header, 0});
@@ -496,10 +639,17 @@ Result<Template> parse_template(std::string_view text, bool captures) {
   return out;
 }
 
+std::string OwnRequest::authority(std::string_view request_host) const {
+  const bool usual = port == (https ? 443 : 80);
+  if (host == "$host") return std::string(request_host);
+  const bool v6 = host.find(':') != std::string::npos;
+  return fmt::format("{}{}{}{}", v6 ? "[" : "", host, v6 ? "]" : "", usual ? "" : fmt::format(":{}", port));
+}
+
 void Policy::finish() {
   plain_ = !ssl_redirect && !force_ssl_redirect && app_root.empty() && !permanent_redirect && !temporal_redirect && !rewrite_target &&
            x_forwarded_prefix.empty() && upstream_vhost.empty() && allow.empty() && deny.empty() && !limits.any() && !basic_auth.enabled &&
-           !cors.enabled && !affinity.enabled && !hash_by && refuse.empty();
+           !external_auth.enabled && !mirror.enabled && response_headers.empty() && response_headers_from.empty() && !cors.enabled && !affinity.enabled && !hash_by && refuse.empty();
 }
 
 Policy parse_annotations(const std::map<std::string, std::string>& annotations, const std::string& ns, const std::string& object, Diagnostics& out) {
@@ -534,6 +684,10 @@ Policy parse_annotations(const std::map<std::string, std::string>& annotations, 
   }
   check_canary(policy, object, out);
   check_basic_auth(policy, object, out);
+  const auto verify = find("auth-tls-verify-client");
+  check_client_certificates(policy, (verify != annotations.end() && trim(verify->second) != "off") || find("auth-tls-match-cn") != annotations.end(), object, out);
+  auto& auth = policy.external_auth;
+  if (auth.cache_key && auth.cache_seconds.empty()) auth.cache_seconds = {{200, 300}, {401, 300}};  // ingress-nginx: 200 202 401 5m
   policy.finish();
   return policy;
 }

@@ -186,6 +186,19 @@ class Parser {
   std::shared_ptr<ParsedIngress> out_;
 };
 
+// Empty: may be set on a message that passes through. Those that frame it, or that the router speaks for itself, may not.
+std::string check_custom_header(std::string_view name, std::string_view value) {
+  static constexpr std::string_view special = "!#$%&'*+-.^`|~";  // not the underscore: servers take it for a dash
+  const auto good = [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || special.find(c) != std::string_view::npos; };
+  if (name.empty() || name.size() > 128 || !std::all_of(name.begin(), name.end(), good)) return "is not a header name";
+  static constexpr std::string_view reserved[] = {"connection", "content-length", "date", "expect", "host", "keep-alive", "proxy-connection", "server", "te", "trailer", "transfer-encoding", "upgrade"};
+  if (std::find(std::begin(reserved), std::end(reserved), lower(name)) != std::end(reserved)) return "is the router's own";
+  if (value.size() > 4096) return "its value is too long";
+  for (const char c : value)
+    if (static_cast<unsigned char>(c) < 0x20 || static_cast<unsigned char>(c) >= 0x7f) return "its value must be printable ASCII";
+  return "";
+}
+
 bool host_covered(std::string_view pattern, std::string_view host) {
   if (pattern == host) return true;
   if (!pattern.starts_with("*.")) return false;
@@ -241,6 +254,14 @@ struct Compiler::Impl {
   std::vector<std::uint32_t> free_ids;
   std::uint32_t next_id = 0;
   std::map<std::string, CertificateMemory> certificates;
+  struct ClientAuthMemory {
+    std::string ca, crl, why_not;
+    bool found = false;
+    std::shared_ptr<const ClientAuth> auth;
+    std::uint64_t used = 0;
+  };
+  std::map<std::string, ClientAuthMemory> client_auths;  // by all that the annotations say
+  std::uint64_t next_client_auth = 0;
   std::map<std::string, std::pair<std::shared_ptr<RouteStats>, std::uint64_t>> route_stats;
 
   // One call of compile().
@@ -334,16 +355,22 @@ struct Compiler::Impl {
   std::shared_ptr<const Upstream> upstream(Run& run, const BackendRef& ref, std::string& why_not) {
     const auto service = run.objects.services.find(ref.service);
     if (service == run.objects.services.end()) return why_not = fmt::format("Service {} does not exist", ref.service), nullptr;
-    if (service->second->spec().type() == "ExternalName") return why_not = fmt::format("Service {} is of type ExternalName, which is not built", ref.service), nullptr;
+    if (service->second->spec().type() == "ExternalName") return external_name(run, *service->second, ref, why_not);
     const corev1::ServicePort* port = nullptr;
     for (const auto& p : service->second->spec().ports())
       if (ref.port_name.empty() ? p.port() == ref.port_number : p.name() == ref.port_name) port = &p;
     if (!port) return why_not = fmt::format("Service {} has no port {}", ref.service, ref.port_name.empty() ? std::to_string(ref.port_number) : ref.port_name), nullptr;
     const auto name = fmt::format("{}:{}", ref.service, port->port());
+    return remember(run, name, [&] { return endpoints_of(run, ref.service, port->name()); });
+  }
+
+  // The value of this name, made once a run; the same object as before when nothing about it has changed.
+  template <typename MakeEndpoints>
+  std::shared_ptr<const Upstream> remember(Run& run, const std::string& name, MakeEndpoints&& make_endpoints) {
     auto& memory = upstreams[name];
     if (memory.used == generation) return memory.last;
     memory.used = generation;
-    auto endpoints = endpoints_of(run, ref.service, port->name());
+    std::vector<Endpoint> endpoints = make_endpoints();
     if (!memory.stats) {
       memory.stats = std::make_shared<UpstreamStats>(options.threads);
       if (free_ids.empty()) memory.id = next_id++;
@@ -360,6 +387,103 @@ struct Compiler::Impl {
     }
     run.table.upstreams.push_back(memory.last);
     return memory.last;
+  }
+
+  // ---- names outside of the cluster
+
+  bool may_reach(const IpAddress& ip) const {
+    return options.local_addresses || !(ip.is_loopback() || ip.is_link_local() || ip.is_unspecified() || ip.is_multicast());
+  }
+
+  std::vector<Endpoint> endpoints_at(Run& run, const std::string& host, Port port) {
+    std::vector<IpAddress> addresses;
+    if (const auto ip = IpAddress::parse(host)) {
+      addresses.push_back(*ip);
+    } else {
+      run.out.names.insert(host);
+      if (const auto it = run.objects.names.find(host); it != run.objects.names.end()) addresses = it->second;
+    }
+    std::vector<Endpoint> out;
+    for (const auto& ip : addresses)
+      if (may_reach(ip)) out.push_back({{ip, port}, endpoint_hash({ip, port})});
+    std::sort(out.begin(), out.end(), [](const Endpoint& a, const Endpoint& b) { return a.address < b.address; });
+    out.erase(std::unique(out.begin(), out.end()), out.end());
+    return out;
+  }
+
+  // Why a name that has been looked for cannot be used; "": it can, or nobody knows yet.
+  std::string trouble_with(const Run& run, const std::string& host) const {
+    if (const auto ip = IpAddress::parse(host)) return may_reach(*ip) ? "" : fmt::format("{} is an address of the router's own machine or link", host);
+    const auto it = run.objects.names.find(host);
+    if (it == run.objects.names.end()) return "";
+    if (it->second.empty()) return fmt::format("the name {} has no address", host);
+    return std::any_of(it->second.begin(), it->second.end(), [&](const auto& ip) { return may_reach(ip); }) ? "" : fmt::format("the name {} leads to the router's own machine or link", host);
+  }
+
+  std::shared_ptr<const Upstream> external_name(Run& run, const corev1::Service& service, const BackendRef& ref, std::string& why_not) {
+    auto host = lower(service.spec().externalname());
+    while (host.ends_with('.')) host.pop_back();
+    auto port = ref.port_number;
+    for (const auto& p : service.spec().ports())
+      if (ref.port_name.empty() ? p.port() == ref.port_number : p.name() == ref.port_name) port = p.port();
+    if (port == 0) return why_not = fmt::format("Service {} has no port {}", ref.service, ref.port_name), nullptr;
+    if (!IpAddress::parse(host) && (host.empty() || host.starts_with("*") || !check_host(host).empty()))
+      return why_not = fmt::format("Service {}: spec.externalName: \"{}\" is not a DNS name", ref.service, host), nullptr;
+    if (auto why = trouble_with(run, host); !why.empty()) return why_not = fmt::format("Service {}: {}", ref.service, why), nullptr;
+    return remember(run, fmt::format("{}:{}", ref.service, port), [&] { return endpoints_at(run, host, static_cast<Port>(port)); });
+  }
+
+  // "auth.default.svc.cluster.local" is a Service that we know: its endpoints are asked, without DNS.
+  static std::string service_of_name(std::string_view host) {
+    const auto first = host.find('.');
+    const auto second = first == std::string_view::npos ? first : host.find('.', first + 1);
+    if (second == std::string_view::npos) return "";
+    const auto rest = host.substr(second + 1);
+    if (rest != "svc" && !rest.starts_with("svc.")) return "";
+    return fmt::format("{}/{}", host.substr(first + 1, second - first - 1), host.substr(0, first));
+  }
+
+  std::shared_ptr<const Upstream> upstream_of_host(Run& run, const std::string& host, Port port, std::string& why_not) {
+    if (const auto key = service_of_name(host); !key.empty()) {
+      const auto it = run.objects.services.find(key);
+      if (it != run.objects.services.end() && it->second->spec().clusterip() != "None") return upstream(run, BackendRef{key, "", port}, why_not);
+    }
+    if (why_not = trouble_with(run, host); !why_not.empty()) return nullptr;
+    return remember(run, fmt::format("{}:{}", host, port), [&] { return endpoints_at(run, host, port); });
+  }
+
+  // Where a request of the router's own goes.
+  void aim(Run& run, const ParsedIngress& p, OwnRequest& request, std::string_view annotation, std::string_view consequence) {
+    request.to_itself = request.host == "$host" || run.table.host(request.host) != nullptr;
+    if (request.to_itself) return;
+    auto policy = std::make_shared<Policy>();
+    policy->max_body_bytes = 0;
+    policy->connect_timeout = p.policy.connect_timeout;
+    policy->read_timeout = p.policy.read_timeout;
+    policy->send_timeout = p.policy.send_timeout;
+    policy->retries.tries = 2;
+    policy->ssl_redirect = false;
+    policy->finish();
+    const auto field = fmt::format("metadata.annotations[{}{}]", kAnnotationPrefix, annotation);
+    if (request.https) return report(run, p, Severity::error, field, "AnnotationNotBuilt", fmt::format("HTTPS is not built here; {}", consequence));
+    std::string why_not;
+    auto up = upstream_of_host(run, request.host, request.port, why_not);
+    if (!up) return report(run, p, Severity::error, field, "BackendNotFound", fmt::format("{}; {}", why_not, consequence));
+    request.target = std::make_shared<const Target>(Target{std::move(policy), std::move(up)});
+  }
+
+  // The fields that a ConfigMap holds. Null with a reason when it is not there.
+  std::optional<HeaderList> headers_of(Run& run, const ParsedIngress& p, const std::string& key, std::string_view annotation) {
+    run.out.config_maps.insert(key);
+    const auto it = run.objects.config_maps.find(key);
+    if (it == run.objects.config_maps.end()) return std::nullopt;
+    HeaderList out;
+    for (const auto& [name, value] : std::map<std::string, std::string>(it->second->data().begin(), it->second->data().end())) {
+      const auto why = check_custom_header(name, value);
+      if (why.empty()) out.emplace_back(name, value);
+      else report(run, p, Severity::error, fmt::format("metadata.annotations[{}{}]", kAnnotationPrefix, annotation), "InvalidHeader", fmt::format("ConfigMap {}: \"{}\": {}; it is left out", key, name, why));
+    }
+    return out;
   }
 
   Target target(Run& run, const ParsedIngress& p, const std::shared_ptr<const Policy>& policy, const BackendRef& ref, const std::string& field) {
@@ -380,6 +504,12 @@ struct Compiler::Impl {
 
   std::shared_ptr<Policy> policy_of(Run& run, const ParsedIngress& p) {
     auto policy = std::make_shared<Policy>(p.policy);
+    if (const auto& c = policy->client_certificates; !c.secret.empty() && c.verify != VerifyClient::off && p.rules.empty()) {
+      policy->refuse = "auth-tls-secret without a host";
+      report(run, p, Severity::error, fmt::format("metadata.annotations[{}auth-tls-secret]", kAnnotationPrefix), "InvalidAnnotation",
+             "client certificates are asked for by host, and this Ingress has no rules; all requests are refused");
+      policy->finish();
+    }
     auto& auth = policy->basic_auth;
     if (auth.enabled && !auth.secret.empty()) {
       run.out.secrets.insert(auth.secret);
@@ -392,7 +522,28 @@ struct Compiler::Impl {
       if (!auth.credentials)
         report(run, p, Severity::error, fmt::format("metadata.annotations[{}auth-secret]", kAnnotationPrefix), "SecretNotUsable", why + "; all requests are refused");
     }
+    if (policy->canary.enabled) return policy;  // the main Ingress speaks for both
+    if (policy->external_auth.enabled) finish_auth(run, p, *policy);
+    if (policy->mirror.enabled) aim(run, p, policy->mirror.request, "mirror-target", "nothing is mirrored");
+    if (!policy->response_headers_from.empty()) {
+      auto headers = headers_of(run, p, policy->response_headers_from, "custom-headers");
+      if (headers) policy->response_headers = std::move(*headers);
+      else report(run, p, Severity::error, fmt::format("metadata.annotations[{}custom-headers]", kAnnotationPrefix), "ConfigMapNotFound", fmt::format("ConfigMap {} does not exist; no header is added", policy->response_headers_from));
+    }
     return policy;
+  }
+
+  void finish_auth(Run& run, const ParsedIngress& p, Policy& policy) {
+    auto& auth = policy.external_auth;
+    aim(run, p, auth.request, "auth-url", "all requests are refused");
+    if (auth.headers_from.empty()) return;
+    auto headers = headers_of(run, p, auth.headers_from, "auth-proxy-set-headers");
+    if (headers) {
+      auth.headers = std::move(*headers);
+      return;
+    }
+    policy.refuse = "auth-proxy-set-headers: the ConfigMap does not exist";
+    report(run, p, Severity::error, fmt::format("metadata.annotations[{}auth-proxy-set-headers]", kAnnotationPrefix), "ConfigMapNotFound", fmt::format("ConfigMap {} does not exist; all requests are refused", auth.headers_from));
   }
 
   static HostRoutes& host_routes(RouteTable& table, const std::string& host) {
@@ -404,6 +555,8 @@ struct Compiler::Impl {
   // use-regex and rewrite-target turn all paths of the host, of all Ingresses, into regular expressions.
   void find_regex_hosts(Run& run) {
     for (const auto& p : run.ours) {
+      for (const auto& r : p->rules)
+        if (!p->policy.canary.enabled) host_routes(run.table, r.host);  // all hosts are known before policies ask for them
       if (p->policy.canary.enabled || !(p->policy.use_regex || p->policy.rewrite_target)) continue;
       for (const auto& r : p->rules) host_routes(run.table, r.host).set_regex(true);
     }
@@ -552,6 +705,56 @@ struct Compiler::Impl {
       }
   }
 
+  // ---- certificates of clients
+
+  // The same object while neither the annotations nor the secret's content change.
+  ClientAuthMemory& client_auth(Run& run, const ClientCertificates& c) {
+    run.out.secrets.insert(c.secret);
+    auto& memory = client_auths[fmt::format("{}\n{}\n{}\n{}\n{}\n{}", c.secret, static_cast<int>(c.verify), c.depth, c.error_page, c.pass_certificate, c.match_cn ? c.match_cn->pattern() : "")];
+    if (memory.used == generation) return memory;
+    memory.used = generation;
+    const auto it = run.objects.secrets.find(c.secret);
+    const bool found = it != run.objects.secrets.end();
+    const auto value = [&](const char* key) {
+      const auto v = found ? it->second->data().find(key) : decltype(it->second->data().find(key)){};
+      return found && v != it->second->data().end() ? v->second : std::string();
+    };
+    auto ca = value("ca.crt"), crl = value("ca.crl");
+    if (memory.auth && memory.found == found && memory.ca == ca && memory.crl == crl) return memory;
+    auto auth = std::make_shared<ClientAuth>(ClientAuth{fmt::format("client-auth-{}", ++next_client_auth), c.verify, c.depth, c.error_page, c.pass_certificate, c.match_cn, nullptr});
+    memory.why_not.clear();
+    if (!found) {
+      memory.why_not = fmt::format("secret {} does not exist", c.secret);
+    } else if (ca.empty()) {
+      memory.why_not = fmt::format("secret {} has no key \"ca.crt\"", c.secret);
+    } else if (options.load_authorities) {
+      if (auto made = options.load_authorities(ca, crl)) auth->authorities = std::move(*made);
+      else memory.why_not = fmt::format("secret {}: {}", c.secret, made.error().message);
+    }
+    memory.found = found;
+    memory.ca = std::move(ca);
+    memory.crl = std::move(crl);
+    memory.auth = std::move(auth);
+    return memory;
+  }
+
+  void add_client_auth(Run& run) {
+    const auto field = fmt::format("metadata.annotations[{}auth-tls-secret]", kAnnotationPrefix);
+    for (const auto& p : run.ours) {
+      const auto& c = p->policy.client_certificates;
+      if (p->policy.canary.enabled || c.secret.empty() || c.verify == VerifyClient::off) continue;
+      const auto& memory = client_auth(run, c);
+      if (!memory.why_not.empty()) report(run, *p, Severity::error, field, "SecretNotUsable", memory.why_not + "; all requests are refused");
+      for (const auto& r : p->rules) {
+        auto& host = host_routes(run.table, r.host);
+        if (!host.client_auth()) host.set_client_auth(memory.auth);
+        else if (host.client_auth() != memory.auth)
+          report(run, *p, Severity::warning, field, "Conflict", fmt::format("an older Ingress says what {} asks of client certificates", r.host.empty() ? "*" : r.host));
+      }
+    }
+    std::erase_if(client_auths, [&](const auto& m) { return m.second.used != generation; });
+  }
+
   void forget_unused() {
     for (auto it = upstreams.begin(); it != upstreams.end();) {
       if (it->second.used == generation) ++it;
@@ -575,6 +778,7 @@ struct Compiler::Impl {
       if (p->policy.canary.enabled) add_canary(run, *p);
     add_default_backend(run);
     add_certificates(run);
+    add_client_auth(run);
     for (auto& [name, host] : table->exact_hosts) host.finish();
     for (auto& [name, host] : table->wildcard_hosts) host.finish();
     table->any_host.finish();

@@ -22,6 +22,7 @@ class IngressClass;
 namespace k8s::io::api::core::v1 {
 class Service;
 class Secret;
+class ConfigMap;
 }  // namespace k8s::io::api::core::v1
 namespace k8s::io::api::discovery::v1 {
 class EndpointSlice;
@@ -38,10 +39,16 @@ struct Objects {
   Of<corev1::Service> services;
   Of<discoveryv1::EndpointSlice> slices;
   Of<corev1::Secret> secrets;
+  Of<corev1::ConfigMap> config_maps;
+  // Addresses of names that Compiled::names asked for. Looked for and not found: an empty list.
+  std::map<std::string, std::vector<IpAddress>> names;
 };
 
 using CertificateLoader =
     std::function<Result<std::shared_ptr<const ServerCertificate>>(const std::string& chain_pem, const std::string& key_pem)>;
+
+// Certificates of authorities, and perhaps a list of what they revoked (empty: none).
+using AuthoritiesLoader = std::function<Result<std::shared_ptr<const ClientAuthorities>>(const std::string& ca_pem, const std::string& crl_pem)>;
 
 struct CompileOptions {
   std::set<std::string> controllers;    // IngressClass.spec.controller values that are ours
@@ -51,13 +58,19 @@ struct CompileOptions {
   std::string default_certificate;      // secret "ns/name"; empty: the fallback
   std::shared_ptr<const ServerCertificate> fallback_certificate;
   CertificateLoader load_certificate;
+  AuthoritiesLoader load_authorities;
+  // Names and URLs may lead to this machine (loopback, link-local). Not with a cluster, whose tenants could reach through the
+  // router what only the router may reach.
+  bool local_addresses = false;
   unsigned threads = 1;                 // slots of counters
 };
 
 struct Compiled {
   std::shared_ptr<const RouteTable> table;
   Diagnostics diagnostics;
-  std::set<std::string> secrets;  // that the Ingresses name
+  std::set<std::string> secrets;      // that the Ingresses name
+  std::set<std::string> config_maps;  // the same
+  std::set<std::string> names;        // DNS names whose addresses are needed
   std::set<std::string> taken;    // Ingresses that are ours
 };
 

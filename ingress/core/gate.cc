@@ -24,10 +24,8 @@ Reply redirect(unsigned status, std::string url) {
   return {status, {{"Location", std::move(url)}}, fmt::format("{} {}\n", status, reason_of(status))};
 }
 
-std::optional<Reply> https_redirect(const Route& route, const Policy& p, const RequestHead& request, std::string_view host, const Asker& asker) {
-  if (asker.https || asker.https_port == 0 || host.empty()) return std::nullopt;
-  if (!p.force_ssl_redirect && !(p.ssl_redirect && route.tls)) return std::nullopt;
-  if (request.path.starts_with("/.well-known/acme-challenge/")) return std::nullopt;
+std::optional<Reply> https_redirect(const Route& route, const RequestHead& request, std::string_view host, std::string_view path, const Asker& asker) {
+  if (!wants_https(route, host, path, asker)) return std::nullopt;
   return redirect(308, url_with("https", host, asker.https_port, request.target));
 }
 
@@ -132,6 +130,26 @@ std::string apr1(std::string_view password, std::string_view salt) {
 
 }  // namespace
 
+std::string escape_component(std::string_view text) {
+  std::string out;
+  for (const char c : text) {
+    const bool plain = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' || c == '_' || c == '.' || c == '~';
+    if (plain) out += c;
+    else out += fmt::format("%{:02X}", static_cast<unsigned char>(c));
+  }
+  return out;
+}
+
+std::string escape_unsafe(std::string_view url) {
+  std::string out;
+  for (const char c : url) {
+    const auto u = static_cast<unsigned char>(c);
+    if (u <= 0x20 || u >= 0x7f || c == '"' || c == '<' || c == '>' || c == '\\' || c == '#') out += fmt::format("%{:02X}", u);
+    else out += c;
+  }
+  return out;
+}
+
 std::string_view reason_of(unsigned status) {
   switch (status) {
     case 100: return "Continue";
@@ -169,6 +187,14 @@ std::string_view reason_of(unsigned status) {
     default: return "Unknown";
   }
 }
+
+bool wants_https(const Route& route, std::string_view host, std::string_view path, const Asker& asker) {
+  const Policy& p = *route.target.policy;
+  if (asker.https || asker.https_port == 0 || host.empty() || is_acme_challenge(path)) return false;
+  return p.force_ssl_redirect || (p.ssl_redirect && route.tls);
+}
+
+bool is_acme_challenge(std::string_view path) { return path.starts_with("/.well-known/acme-challenge/"); }
 
 bool in_any(const std::vector<Prefix>& prefixes, const IpAddress& address) {
   return std::any_of(prefixes.begin(), prefixes.end(), [&](const Prefix& p) { return p.family() == address.family() && p.contains(address); });
@@ -212,6 +238,8 @@ std::string expand(const Template& t, const RequestHead& request, std::string_vi
       case V::cookie: out += cookie_value(request.value_of(HeaderId::cookie), p.literal); break;
       case V::argument: out += query_argument(request.query, p.literal); break;
       case V::args: out += request.query; break;
+      case V::authority: out += request.authority; break;
+      case V::escaped_request_uri: out += escape_component(request.target); break;
     }
   }
   return out;
@@ -224,18 +252,23 @@ Decision decide(const Route& route, const RequestHead& request, std::string_view
   if (route.canary && is_canary(route.canary->policy->canary, request, asker.chance)) out.target = route.canary.get();
   if (p.plain()) return out;
   const auto answer = [&](Reply r) { return out.reply = std::move(r), std::move(out); };
-  if (auto r = https_redirect(route, p, request, host, asker)) return answer(std::move(*r));
+  out.response_headers = p.response_headers;
+  if (auto r = https_redirect(route, request, host, path, asker)) return answer(std::move(*r));
   if (!p.refuse.empty()) return answer({503, {}, "503 Service Unavailable\n"});
-  if ((!p.deny.empty() && in_any(p.deny, asker.address)) || (!p.allow.empty() && !in_any(p.allow, asker.address))) return answer({403, {}, "403 Forbidden\n"});
+  const bool welcome = (p.deny.empty() || !in_any(p.deny, asker.address)) && (p.allow.empty() || in_any(p.allow, asker.address));
+  const bool either = p.satisfy_any && (p.basic_auth.enabled || p.external_auth.enabled);
+  if (!welcome && !either) return answer({403, {}, "403 Forbidden\n"});
+  const bool known = either && welcome && !p.allow.empty();
   if (p.cors.enabled) {
     add_cors(p.cors, request, out);
     if (out.reply) return out;
   }
-  if (p.basic_auth.enabled) {
+  if (p.basic_auth.enabled && !known) {
     if (!p.basic_auth.credentials) return answer({503, {}, "503 Service Unavailable\n"});
     if (!parse_basic(request.value_of(HeaderId::authorization))) return answer(unauthorized(p.basic_auth));
     out.needs_password = true;
   }
+  out.ask_first = p.external_auth.enabled && !known;
   if (!p.app_root.empty() && path == "/") return answer(redirect(302, p.app_root));
   if (p.temporal_redirect) return answer(redirect(p.temporal_redirect->status, p.temporal_redirect->url));
   if (p.permanent_redirect) return answer(redirect(p.permanent_redirect->status, p.permanent_redirect->url));

@@ -27,7 +27,7 @@ struct Redirect {
 
 // Text with variables: "$request_uri", "$http_x_user", "$1".
 struct Template {
-  enum class Variable : std::uint8_t { none, capture, remote_addr, request_uri, uri, host, scheme, request_method, header, cookie, argument, args };
+  enum class Variable : std::uint8_t { none, capture, remote_addr, request_uri, uri, host, scheme, request_method, header, cookie, argument, args, authority, escaped_request_uri };
   struct Part {
     std::string literal;  // for header, cookie and argument: the name, lower case with dashes for headers
     Variable variable = Variable::none;
@@ -105,6 +105,56 @@ struct Retries {
   std::int64_t within_seconds = 0;       // 0: no limit
 };
 
+using HeaderList = std::vector<std::pair<std::string, std::string>>;
+struct Target;  // ingress/core/route_table.h
+
+// Where requests of the router's own go: external authentication, mirroring.
+struct OwnRequest {
+  bool https = false;
+  std::string host;  // a name, an address, or "$host": that of the request
+  Port port = 80;
+  Template path;     // with its query
+  bool to_itself = false;                 // a host of this router: the request takes its routes, without the network
+  std::shared_ptr<const Target> target;   // otherwise; null or without endpoints: nobody can be asked
+  std::string authority(std::string_view request_host) const;  // for the Host field
+};
+
+// A service says of each request whether it may pass (2xx), or why not (401, 403). Anything else that happens is a refusal.
+struct ExternalAuth {
+  bool enabled = false;
+  OwnRequest request;
+  std::string method = "GET";
+  std::optional<Template> signin;           // where 401 redirects to
+  std::string redirect_parameter = "rd";
+  std::optional<Template> request_redirect; // X-Auth-Request-Redirect
+  std::vector<std::string> response_headers;  // of the service's answer, for the backend; what the client says in them is dropped
+  bool always_set_cookie = false;
+  std::optional<Template> cache_key;
+  std::vector<std::pair<unsigned, std::int64_t>> cache_seconds;  // by status
+  std::string headers_from;  // ConfigMap ns/name
+  HeaderList headers;        // what it holds: additional fields of the question
+};
+
+// Requests are sent to a second place as well; its answers are thrown away.
+struct Mirror {
+  bool enabled = false;
+  bool body = true;
+  OwnRequest request;
+  std::optional<Template> host;  // another Host field
+};
+
+enum class VerifyClient : std::uint8_t { off, on, optional, optional_no_ca };
+
+// What an Ingress asks of its clients' certificates; a matter of the whole host (see ClientAuth in route_table.h).
+struct ClientCertificates {
+  std::string secret;  // ns/name; empty: nothing is asked
+  VerifyClient verify = VerifyClient::on;
+  unsigned depth = 1;
+  std::string error_page;
+  bool pass_certificate = false;
+  std::shared_ptr<const re2::RE2> match_cn;
+};
+
 enum class BackendProtocol : std::uint8_t { http, https, grpc, grpcs };
 std::string_view to_string(BackendProtocol p);
 
@@ -126,7 +176,14 @@ struct Policy {
   std::vector<Prefix> deny;
   RateLimits limits;
   BasicAuth basic_auth;
+  ExternalAuth external_auth;
+  bool satisfy_any = false;  // an address that is allowed, or authentication; else both
+  ClientCertificates client_certificates;
   Cors cors;
+  // what else happens to requests and answers
+  Mirror mirror;
+  std::string response_headers_from;  // ConfigMap ns/name
+  HeaderList response_headers;        // what it holds: set on every answer of a backend
   // the backend
   Canary canary;
   CookieAffinity affinity;

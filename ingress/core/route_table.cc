@@ -105,6 +105,19 @@ bool HostRoutes::needs_slash(std::string_view path) const {
   return false;
 }
 
+const HostRoutes* RouteTable::host(std::string_view host) const {
+  if (const auto it = exact_hosts.find(host); it != exact_hosts.end()) return &it->second;
+  const auto dot = host.find('.');
+  if (dot == std::string_view::npos || dot == 0) return nullptr;
+  const auto it = wildcard_hosts.find(host.substr(dot + 1));
+  return it == wildcard_hosts.end() ? nullptr : &it->second;
+}
+
+std::shared_ptr<const ClientAuth> RouteTable::client_auth(std::string_view server_name) const {
+  const auto* own = host(server_name);
+  return own ? own->client_auth() : any_host.client_auth();
+}
+
 Match RouteTable::match(std::string_view host, std::string_view path) const {
   Match out;
   const auto look = [&](const HostRoutes& h) {
@@ -117,11 +130,7 @@ Match RouteTable::match(std::string_view host, std::string_view path) const {
     if (!out.route && !out.add_slash) out.route = h.fallback();
     return out.route != nullptr || out.add_slash;
   };
-  if (const auto it = exact_hosts.find(host); it != exact_hosts.end()) {
-    if (look(it->second)) return out;
-  } else if (const auto dot = host.find('.'); dot != std::string_view::npos && dot > 0) {
-    if (const auto w = wildcard_hosts.find(host.substr(dot + 1)); w != wildcard_hosts.end() && look(w->second)) return out;
-  }
+  if (const auto* own = this->host(host); own && look(*own)) return out;
   // A host that has rules of its own does not fall through to those of any host: its unmatched paths go to the default.
   if (!out.host && look(any_host)) return out;
   out.route = default_route.get();

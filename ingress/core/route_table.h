@@ -19,6 +19,7 @@
 namespace fairlead::ingress {
 
 class ServerCertificate;  // ingress/runtime/tls.h
+class ClientAuthorities;  // ingress/runtime/client_auth.h
 
 // Written by one thread each, read by any: relaxed loads and stores are enough.
 struct Count {
@@ -96,6 +97,18 @@ struct Route {
   std::string name() const;  // "default/web host/path"
 };
 
+// What a host asks of its clients' certificates. A connection is checked when it begins, for the server name it gives; a request
+// for a host that asks must come on a connection whose server name is that host and which was checked for the same `serial`.
+struct ClientAuth {
+  std::string serial;  // another one when anything here changes, so that no TLS session outlives what it was checked by
+  VerifyClient verify = VerifyClient::on;
+  unsigned depth = 1;
+  std::string error_page;
+  bool pass_certificate = false;
+  std::shared_ptr<const re2::RE2> match_cn;
+  std::shared_ptr<const ClientAuthorities> authorities;  // null: the secret cannot be used, and requests are refused
+};
+
 // The routes of one host. Paths are kept sorted, each with a link to the longest other path that is a prefix of it: all paths
 // that are prefixes of a request's path lie on one chain of links, so a lookup is a binary search and a short walk.
 class HostRoutes {
@@ -106,6 +119,8 @@ class HostRoutes {
   void set_regex(bool regex) { regex_ = regex; }
   bool regex() const { return regex_; }
   void finish();  // after the last add()
+  void set_client_auth(std::shared_ptr<const ClientAuth> auth) { client_auth_ = std::move(auth); }
+  const std::shared_ptr<const ClientAuth>& client_auth() const { return client_auth_; }  // null: nothing is asked
 
   // `path` is normalised (see normalize_path). Null: no rule matches.
   const Route* match(std::string_view path) const;
@@ -126,6 +141,7 @@ class HostRoutes {
   std::vector<Node> nodes_;
   std::vector<const Route*> patterns_;  // longest first
   std::shared_ptr<const Route> fallback_;
+  std::shared_ptr<const ClientAuth> client_auth_;
   bool regex_ = false;
 };
 
@@ -147,6 +163,10 @@ class RouteTable {
  public:
   // `host` in lower case without port; `path` normalised.
   Match match(std::string_view host, std::string_view path) const;
+  // Null: no rule has this host. Not those of any host.
+  const HostRoutes* host(std::string_view host) const;
+  // What connections for a server name (lower case) are asked for. Null: nothing.
+  std::shared_ptr<const ClientAuth> client_auth(std::string_view server_name) const;
   // The certificate for a server name (lower case): the name itself, its wildcard, else the default. Null: none at all.
   const ServerCertificate* certificate(std::string_view server_name) const;
 

@@ -51,10 +51,11 @@ constexpr Name kNames[] = {
     {"x-request-id", HeaderId::x_request_id},
     {"authorization", HeaderId::authorization},
     {"content-length", HeaderId::content_length},
-    {"x-forwarded-for", HeaderId::x_forwarded_for},
+    {"ssl-client-cert", HeaderId::ssl_client}, {"x-forwarded-for", HeaderId::x_forwarded_for},
     {"proxy-connection", HeaderId::proxy_connection}, {"x-forwarded-host", HeaderId::x_forwarded_host}, {"x-forwarded-port", HeaderId::x_forwarded_port},
-    {"transfer-encoding", HeaderId::transfer_encoding}, {"x-forwarded-proto", HeaderId::x_forwarded_proto},
+    {"transfer-encoding", HeaderId::transfer_encoding}, {"x-forwarded-proto", HeaderId::x_forwarded_proto}, {"ssl-client-verify", HeaderId::ssl_client},
     {"x-forwarded-scheme", HeaderId::x_forwarded_scheme}, {"x-forwarded-prefix", HeaderId::x_forwarded_prefix},
+    {"ssl-client-subject-dn", HeaderId::ssl_client}, {"ssl-client-issuer-dn", HeaderId::ssl_client},
     {"x-original-forwarded-for", HeaderId::x_original_forwarded_for},
     {"access-control-request-method", HeaderId::access_control_request_method},
 };

@@ -23,7 +23,7 @@ enum class HeaderId : std::uint8_t {
   content_length, host, expect,
   // who asked: written by the router
   x_forwarded_for, x_forwarded_host, x_forwarded_port, x_forwarded_proto, x_forwarded_scheme, x_forwarded_prefix, x_real_ip, x_scheme,
-  x_original_forwarded_for, forwarded, x_request_id, traceparent,
+  x_original_forwarded_for, ssl_client, forwarded, x_request_id, traceparent,
   // read by policies and logs
   cookie, origin, authorization, user_agent, referer, access_control_request_method,
   // of answers

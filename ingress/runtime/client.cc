@@ -92,6 +92,7 @@ bool Client::handshake() {
   handshaking_ = false;
   readable_ = true;  // bytes may be waiting inside TLS
   peer_.server_name = socket_.server_name();
+  peer_.identity = socket_.client_identity();
   worker_.reactor().set_timer(*this, worker_.options().header_timeout_ms);
   if (socket_.negotiated_http2()) start_http2();
   return true;
@@ -414,6 +415,7 @@ void Client::go_idle() {
 
 void Client::resume_request() {
   paused_ = false;
+  if (exchange_ && !exchange_->request_complete() && !exchange_->tunnel()) worker_.reactor().set_timer(*this, worker_.options().body_timeout_ms);
   if (readable_ || !in_.empty()) worker_.reactor().later(*this);
 }
 

@@ -9,6 +9,8 @@
 #include "base/text.h"
 #include "ingress/runtime/access_log.h"
 #include "ingress/runtime/backend.h"
+#include "ingress/core/client_certificate.h"
+#include "ingress/runtime/own_request.h"
 #include "ingress/runtime/worker.h"
 
 namespace fairlead::ingress {
@@ -46,6 +48,12 @@ void Exchange::reset() {
   target_ = nullptr;
   decision_ = Decision{};
   host_ = path_ = {};
+  own_ = false;
+  client_auth_ = nullptr;
+  asking_ = nullptr;
+  mirror_ = nullptr;
+  verdict_key_.clear();
+  auth_cookies_.clear();
   text_.clear();
   replay_.clear();
   request_trailers_.clear();
@@ -87,6 +95,28 @@ void Exchange::begin(Downstream& client, Peer& peer, std::string_view head_bytes
   route();
 }
 
+void Exchange::begin_own(Downstream& client, Peer& peer, TableHolder* table, std::string_view head, const Target* target, bool https) {
+  reset();
+  client_ = &client;
+  peer_ = &peer;
+  http_version_ = 11;
+  https_ = https;
+  own_ = true;
+  started_us_ = worker_.reactor().now_us();
+  table_ = worker_.hold_table(table);
+  head_.assign(head);
+  if (const auto e = parse_request_head(head_, worker_.options().head_limits, request_)) {
+    request_complete_ = true;
+    return reply_status(e.status, e.reason);
+  }
+  request_complete_ = !request_.has_body();
+  if (!target) return route();
+  target_ = target;
+  forward();
+}
+
+Asker Exchange::asker() const { return {peer_->address, https_, worker_.options().https_port, worker_.random()}; }
+
 void Exchange::route() {
   const auto host = host_of(request_.authority);
   host_ = host;
@@ -105,17 +135,70 @@ void Exchange::route() {
     const auto query = request_.query.empty() ? std::string() : fmt::format("?{}", request_.query);
     return reply({301, {{"Location", fmt::format("{}://{}{}/{}", https_ ? "https" : "http", request_.authority, request_.path, query)}}, "301 Moved Permanently\n"}, "only the path with a slash is routed");
   }
-  if (!match.route) return reply_status(404, "no rule matches");
   route_ = match.route;
+  if (match.host && match.host->client_auth() && !own_ && !check_client(*match.host->client_auth())) return;
+  if (!match.route) return reply_status(404, "no rule matches");
   target_ = &route_->target;
   const auto& policy = *route_->target.policy;
   if (policy.plain() && !route_->canary) return forward();
-  decision_ = decide(*route_, request_, host_, path_, {peer_->address, https_, worker_.options().https_port, worker_.random()});
+  decision_ = decide(*route_, request_, host_, path_, asker());
   target_ = decision_.target;
   if (decision_.reply) return reply(std::move(*decision_.reply), "answered by policy");
   if (decision_.needs_password && !check_password_cached()) return reply(unauthorized(policy.basic_auth), "wrong user or password");
   if (!check_limits()) return reply_status(503, "over the limit of requests");
+  if (decision_.ask_first) return ask();
   forward();
+}
+
+// False: it has been answered.
+bool Exchange::check_client(const ClientAuth& auth) {
+  // Who is to come by HTTPS is sent there first, and authorities come without it; there is nothing to check here.
+  if (!https_ && route_ && (is_acme_challenge(path_) || wants_https(*route_, host_, path_, asker()))) return true;
+  auto found = judge_client(auth, peer_->https, peer_->server_name, peer_->identity.get(), host_);
+  client_auth_ = &auth;
+  if (!found.reply) return true;
+  request_.keep_alive = request_.keep_alive && found.reply->status != 421;
+  reply(std::move(*found.reply), found.why);
+  return false;
+}
+
+// Asks the authentication service; the client's body waits meanwhile.
+void Exchange::ask() {
+  const auto& auth = route_->target.policy->external_auth;
+  if (own_) return reply_status(503, "the authentication service is behind itself");
+  verdict_key_ = auth_cache_key(auth, request_, host_, path_, asker());
+  if (const auto* kept = verdict_key_.empty() ? nullptr : worker_.known_verdict(verdict_key_)) {
+    worker_.count().auth_kept.add();
+    verdict_key_.clear();
+    return on_verdict(*kept);
+  }
+  worker_.count().auth_asked.add();
+  if (!auth.request.to_itself && !auth.request.target) return on_verdict({});
+  if (!request_complete_) {
+    client_paused_ = true;
+    client_->pause_request();
+  }
+  choose_request_id();
+  const auto question = auth_question(auth, request_, host_, path_, asker(), request_id_);
+  const auto& policy = *route_->target.policy;
+  asking_ = AuthCall::ask(worker_, *this, auth, *peer_, table_, question, std::chrono::milliseconds(policy.connect_timeout + policy.read_timeout).count());
+}
+
+void Exchange::on_verdict(AuthVerdict verdict) {
+  asking_ = nullptr;
+  if (finished_) return;
+  const auto& auth = route_->target.policy->external_auth;
+  if (const auto seconds = auth_cache_seconds(auth, verdict.status); seconds > 0 && !verdict_key_.empty()) worker_.remember_verdict(verdict_key_, verdict, seconds);
+  auth_cookies_ = std::move(verdict.cookies);
+  if (!verdict.allowed()) {
+    const bool fault = verdict.status == 503;
+    (fault ? worker_.count().auth_faults : worker_.count().auth_denied).add();
+    return reply(auth_refusal(auth, verdict, request_, host_, path_, asker()), fault ? "the authentication service could not be asked" : "the authentication service says no");
+  }
+  for (auto& h : verdict.request_headers) decision_.request_headers.push_back(std::move(h));
+  const bool waits = std::exchange(client_paused_, false);
+  forward();
+  if (waits && !finished_ && !client_paused_) client_->resume_request();
 }
 
 bool Exchange::check_password_cached() {
@@ -158,12 +241,43 @@ void Exchange::forward() {
   upstream_->count_request();
   target_->upstream->stats->of(worker_.number()).requests.add();
   write_request();
+  if (route_ && route_->target.policy->mirror.enabled && !own_ && !request_.wants_upgrade()) mirror();
   try_backend();
+}
+
+// Fields of the client that others speak for.
+bool Exchange::replaced(const Field& f) const {
+  const auto& policy = *route_->target.policy;
+  if (f.id == HeaderId::authorization) return policy.basic_auth.enabled;
+  const auto& names = policy.external_auth.response_headers;
+  return policy.external_auth.enabled && std::any_of(names.begin(), names.end(), [&](const auto& n) { return equal_ignoring_case(n, f.name); });
+}
+
+// The copy has the request's head but for where it goes, and its body if that is wanted.
+void Exchange::mirror() {
+  const auto& m = route_->target.policy->mirror;
+  if (!m.request.to_itself && !m.request.target) return;
+  auto path = escape_unsafe(expand(m.request.path, request_, host_, path_, asker(), {}));
+  if (!path.starts_with('/')) path.insert(path.begin(), '/');
+  const auto host = m.host ? escape_unsafe(expand(*m.host, request_, host_, path_, asker(), {})) : m.request.authority(host_);
+  auto head = fmt::format("{} {} HTTP/1.1\r\nHost: {}\r\n", request_.method, path, host);
+  std::string_view rest = text_;
+  for (int line = 0; !rest.empty(); ++line) {
+    const auto size = rest.find('\n') + 1;
+    Field f;
+    const bool field = line >= 2 && parse_field_line(rest.substr(0, size), f);
+    const bool framing = field && (f.id == HeaderId::content_length || f.id == HeaderId::transfer_encoding);
+    if (line >= 2 && !(field && f.id == HeaderId::expect) && !(framing && !m.body)) head += rest.substr(0, size);
+    rest.remove_prefix(size);
+  }
+  mirror_ = MirrorCall::start(worker_, &mirror_, m.request, *peer_, table_, head);
+  if (mirror_ && m.body && (!replay_.empty() || request_complete_)) mirror_->body(replay_, request_complete_, request_trailers_);
 }
 
 void Exchange::write_request() {
   const auto& policy = *target_->policy;
   auto& t = text_;
+  if (own_ && !route_) return void(t = head_);  // written as it shall be
   t.reserve(head_.size() + 512);
   t += request_.method;
   t += ' ';
@@ -179,10 +293,11 @@ void Exchange::write_request() {
     run = nullptr;
   };
   const bool trust = worker_.options().trust_forwarded;
+  const bool replaces = !route_->target.policy->plain();
   for (const auto& f : request_.fields) {
     const bool skip = f.drop || f.id == HeaderId::host || (is_forwarding(f.id) && !(trust && f.id == HeaderId::forwarded)) || f.id == HeaderId::x_request_id ||
                       (f.id == HeaderId::traceparent && !good_traceparent(f.value)) ||
-                      (f.id == HeaderId::authorization && route_->target.policy->basic_auth.enabled);
+                      (replaces && replaced(f));
     if (skip) {
       flush();
       continue;
@@ -195,8 +310,27 @@ void Exchange::write_request() {
   if (request_.chunked) t += "Transfer-Encoding: chunked\r\n";
   if (request_.wants_upgrade()) t.append("Connection: Upgrade\r\nUpgrade: ").append(request_.upgrade).append("\r\n");
   write_forwarded_headers();
+  if (client_auth_) write_client_certificate();
   for (const auto& [name, value] : decision_.request_headers) t.append(name).append(": ").append(value).append("\r\n");
   t += "\r\n";
+}
+
+void Exchange::write_client_certificate() {
+  for (const auto& [name, value] : client_headers(*client_auth_, peer_->identity.get())) text_.append(name).append(": ").append(value).append("\r\n");
+}
+
+// The client's, when it is well formed; else one of our own.
+void Exchange::choose_request_id() {
+  if (request_id_[0] != 0) return;
+  const auto given = request_.value_of(HeaderId::x_request_id);
+  std::size_t size = 32;
+  if (good_request_id(given)) {
+    std::memcpy(request_id_, given.data(), size = given.size());
+  } else {
+    write_hex(request_id_, worker_.random());
+    write_hex(request_id_ + 16, worker_.random());
+  }
+  request_id_[size] = 0;
 }
 
 void Exchange::write_forwarded_headers() {
@@ -227,17 +361,8 @@ void Exchange::write_forwarded_headers() {
     keep(HeaderId::x_forwarded_scheme, "X-Forwarded-Scheme", scheme);
     keep(HeaderId::x_scheme, "X-Scheme", scheme);
   }
-  const auto given = request_.value_of(HeaderId::x_request_id);
-  std::string_view id = given;
-  if (!good_request_id(given)) {
-    write_hex(request_id_, worker_.random());
-    write_hex(request_id_ + 16, worker_.random());
-    id = {request_id_, 32};
-  } else {
-    std::memcpy(request_id_, given.data(), given.size());
-  }
-  request_id_[id.size()] = 0;
-  t.append("X-Request-ID: ").append(id).append("\r\n");
+  choose_request_id();
+  t.append("X-Request-ID: ").append(request_id_).append("\r\n");
   if (!good_traceparent(request_.value_of(HeaderId::traceparent))) {
     char trace[] = "00-00000000000000000000000000000000-0000000000000000-00";
     write_hex(trace + 3, worker_.random());
@@ -309,6 +434,7 @@ void Exchange::request_body(std::string_view data, bool end, std::string_view tr
     if (replay_.size() + data.size() <= kReplayBytes || !backend_) replay_ += data;
     else replayable_ = false, std::string().swap(replay_);
   }
+  if (mirror_ && route_->target.policy->mirror.body) mirror_->body(data, end, trailers);
   if (!backend_) return;
   backend_->send_body(data, end, trailers);
   if (backend_ && backend_->backlog() > kHighWater && !client_paused_) {
@@ -380,7 +506,8 @@ void Exchange::on_head(std::string_view first, bool end, std::string_view traile
   response_started_ = true;
   std::string().swap(replay_);
   count_response(first.size());
-  if (target_->policy->affinity.enabled && !pinned_) add_affinity_cookie();
+  if (target_->policy->affinity.enabled && !pinned_ && route_) add_affinity_cookie();
+  if (!decision_.response_headers.empty() || !auth_cookies_.empty()) set_response_headers();
   const bool with_trailers = end && !trailers.empty();
   client_->send_head(response_, decision_.response_headers, first, end && !with_trailers);
   if (finished_) return;
@@ -474,6 +601,22 @@ void Exchange::on_failed(BackendFailure failure, std::string_view why) {
   again_or_fail(failure);
 }
 
+// What policies set replaces what the backend says; cookies are added.
+void Exchange::set_response_headers() {
+  const auto& policy = *route_->target.policy;
+  for (auto& f : response_.fields)
+    for (const auto& [name, value] : policy.response_headers)
+      if (equal_ignoring_case(f.name, name)) f.drop = true;
+  add_auth_cookies();
+}
+
+void Exchange::add_auth_cookies() {
+  const auto& policy = *route_->target.policy;
+  if (auth_sets_cookies(policy.external_auth, status_))
+    for (auto& c : auth_cookies_) decision_.response_headers.emplace_back("Set-Cookie", std::move(c));
+  auth_cookies_.clear();
+}
+
 void Exchange::add_affinity_cookie() {
   const auto& a = target_->policy->affinity;
   char value[17] = {};
@@ -496,6 +639,7 @@ void Exchange::reply(Reply r, std::string_view why) {
   note_ = why.data();
   status_ = r.status;
   response_started_ = true;
+  if (!auth_cookies_.empty()) add_auth_cookies();
   for (auto& h : decision_.response_headers) r.headers.push_back(std::move(h));
   count_response(r.body.size());
   client_->send_reply(r);
@@ -510,6 +654,8 @@ void Exchange::finish() {
   if (finished_) return;
   finished_ = true;
   detach_backend();
+  if (auto* call = std::exchange(asking_, nullptr)) call->forget();
+  if (auto* call = std::exchange(mirror_, nullptr)) call->leave(request_complete_ || !route_->target.policy->mirror.body);
   if (limit_key_ != 0) worker_.limiter().leave(limit_key_);
   const auto micros = std::max<std::int64_t>(worker_.reactor().now_us() - started_us_, 0);
   if (route_) {
@@ -523,7 +669,7 @@ void Exchange::finish() {
     c.latency[i].add();
     c.latency_micros.add(static_cast<std::uint64_t>(micros));
   }
-  if (worker_.options().access_log != AccessLog::off) {
+  if (worker_.options().access_log != AccessLog::off && !own_) {
     AccessRecord r;
     r.peer = peer_;
     r.request = &request_;

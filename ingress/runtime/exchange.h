@@ -19,8 +19,13 @@
 
 namespace fairlead::ingress {
 
+class AuthCall;
 class Exchange;
+class MirrorCall;
 class Worker;
+struct TableHolder;
+struct AuthVerdict;
+struct ClientIdentity;  // ingress/core/client_certificate.h
 
 // Bytes that may wait for one side before the other is told to pause.
 inline constexpr std::size_t kHighWater = 256 << 10;
@@ -60,7 +65,8 @@ struct Peer {
   Port port = 0;
   Port local_port = 0;
   bool https = false;
-  std::string server_name;  // of TLS
+  std::string server_name;  // of TLS, lower case
+  std::shared_ptr<const ClientIdentity> identity;  // null: no certificate was asked for
   std::string headers;      // X-Real-IP and so on, made once
 };
 
@@ -72,6 +78,9 @@ class Exchange {
 
   // ---- by the client's side
   void begin(Downstream& client, Peer& peer, std::string_view head_bytes, unsigned http_version);
+  // A request of the router's own; `target` null: as `head` is routed. `table`: the one to use.
+  void begin_own(Downstream& client, Peer& peer, TableHolder* table, std::string_view head, const Target* target, bool https);
+  void on_verdict(AuthVerdict verdict);
   void request_body(std::string_view data, bool end, std::string_view trailers = {});
   void tunnel_data(std::string_view data);
   void client_drained();
@@ -103,6 +112,11 @@ class Exchange {
   friend class Worker;
   void reset();
   void route();
+  bool check_client(const ClientAuth& auth);
+  void ask();
+  void mirror();
+  bool replaced(const Field& f) const;
+  Asker asker() const;
   void forward();
   bool check_limits();
   bool check_password_cached();
@@ -112,6 +126,10 @@ class Exchange {
   bool may_try_again(BackendFailure failure) const;
   void again_or_fail(BackendFailure failure);
   bool retry_for_status();
+  void write_client_certificate();
+  void choose_request_id();
+  void set_response_headers();
+  void add_auth_cookies();
   void reply(Reply r, std::string_view why);
   void reply_status(unsigned status, std::string_view why);
   void add_affinity_cookie();
@@ -122,7 +140,7 @@ class Exchange {
   Worker& worker_;
   Downstream* client_ = nullptr;
   Peer* peer_ = nullptr;
-  struct TableHolder* table_ = nullptr;
+  TableHolder* table_ = nullptr;
   unsigned http_version_ = 11;
   std::int64_t started_us_ = 0;
 
@@ -134,6 +152,12 @@ class Exchange {
   const Target* target_ = nullptr;
   Decision decision_;
   bool https_ = false;
+  bool own_ = false;  // nobody's but the router's
+  const ClientAuth* client_auth_ = nullptr;
+  AuthCall* asking_ = nullptr;
+  MirrorCall* mirror_ = nullptr;
+  std::string verdict_key_;
+  std::vector<std::string> auth_cookies_;
 
   std::string text_;    // the head to the backend
   std::string replay_;  // body so far, while a retry could need it

@@ -131,6 +131,12 @@ std::string Router::metrics_text() const {
   total("fairlead_ingress_heads_total", "Request heads read.", &C::requests);
   total("fairlead_ingress_bad_requests_total", "Requests refused as malformed.", &C::bad_requests);
   total("fairlead_ingress_client_timeouts_total", "Clients that were too slow.", &C::timeouts);
+  total("fairlead_ingress_auth_requests_total", "Questions to authentication services.", &C::auth_asked);
+  total("fairlead_ingress_auth_kept_total", "Requests decided by a kept verdict of an authentication service.", &C::auth_kept);
+  total("fairlead_ingress_auth_denied_total", "Requests that an authentication service refused.", &C::auth_denied);
+  total("fairlead_ingress_auth_faults_total", "Requests refused because an authentication service could not be asked.", &C::auth_faults);
+  total("fairlead_ingress_mirrored_total", "Requests copied to a mirror.", &C::mirrors);
+  total("fairlead_ingress_mirrors_dropped_total", "Copies not made or not finished: too many, or a mirror that does not keep up.", &C::mirrors_dropped);
   family(out, "fairlead_ingress_routes", "gauge", "Routes in the table.");
   out += fmt::format("fairlead_ingress_routes {}\n", table_->routes.size());
   write_upstreams(out, *table_);

@@ -13,6 +13,7 @@
 
 #include "base/pki.h"
 #include "base/text.h"
+#include "ingress/runtime/client_auth.h"
 
 namespace fairlead::ingress {
 namespace {
@@ -98,23 +99,59 @@ Result<std::shared_ptr<const ServerCertificate>> make_fallback_certificate() {
   return load_certificate(pair.certificate_pem, pair.key_pem);
 }
 
+namespace {
+
+// What the client's first message said; lives with the SSL.
+struct Hello {
+  std::string server_name;
+  std::shared_ptr<const ClientAuth> client_auth;
+};
+
+int hello_index() {
+  static const int index = SSL_get_ex_new_index(0, nullptr, nullptr, nullptr, [](void*, void* hello, CRYPTO_EX_DATA*, int, long, void*) { delete static_cast<Hello*>(hello); });
+  return index;
+}
+
+Hello* hello_of(SSL* ssl) { return static_cast<Hello*>(SSL_get_ex_data(ssl, hello_index())); }
+
+// RFC 6066, 3: a list with one name of type host_name. "": there is none, or it is malformed, which OpenSSL refuses later.
+std::string sent_name(SSL* ssl) {
+  const unsigned char* p = nullptr;
+  std::size_t n = 0;
+  if (SSL_client_hello_get0_ext(ssl, TLSEXT_TYPE_server_name, &p, &n) != 1 || n < 5) return "";
+  const std::size_t list = static_cast<std::size_t>(p[0]) << 8 | p[1], size = static_cast<std::size_t>(p[3]) << 8 | p[4];
+  if (list + 2 != n || p[2] != TLSEXT_NAMETYPE_host_name || size + 5 > n || size > 255) return "";
+  return lower({reinterpret_cast<const char*>(p + 5), size});
+}
+
+}  // namespace
+
 struct TlsAcceptor::Impl {
   Choose choose;
   Context context;
 
-  static int on_server_name(SSL* ssl, int*, void* self_pointer) {
+  static int on_client_hello(SSL* ssl, int* alert, void* self_pointer) {
     auto& self = *static_cast<Impl*>(self_pointer);
-    const char* name = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name);
-    const auto* certificate = self.choose(lower(name ? name : ""));
-    if (!certificate) return SSL_TLSEXT_ERR_ALERT_FATAL;
-    SSL_set_SSL_CTX(ssl, certificate->context());
-    return SSL_TLSEXT_ERR_OK;
+    auto* hello = hello_of(ssl);
+    if (!hello) SSL_set_ex_data(ssl, hello_index(), hello = new Hello);
+    hello->server_name = sent_name(ssl);
+    auto choice = self.choose(hello->server_name);
+    if (!choice.certificate) {
+      *alert = SSL_AD_UNRECOGNIZED_NAME;
+      return SSL_CLIENT_HELLO_ERROR;
+    }
+    SSL_set_SSL_CTX(ssl, choice.certificate->context());
+    // One whose authorities cannot be used asks nothing; its requests are refused.
+    if (choice.client_auth && choice.client_auth->authorities) ask_for_certificate(ssl, *choice.client_auth);
+    hello->client_auth = std::move(choice.client_auth);
+    return SSL_CLIENT_HELLO_SUCCESS;
   }
+  static int on_server_name(SSL*, int*, void*) { return SSL_TLSEXT_ERR_OK; }  // chosen already; the client is told so
 };
 
 TlsAcceptor::TlsAcceptor(Choose choose) : impl_(std::make_unique<Impl>(Impl{std::move(choose), make_context()})) {
+  SSL_CTX_set_client_hello_cb(impl_->context.get(), &Impl::on_client_hello, impl_.get());
   SSL_CTX_set_tlsext_servername_callback(impl_->context.get(), &Impl::on_server_name);
-  SSL_CTX_set_tlsext_servername_arg(impl_->context.get(), impl_.get());
 }
 TlsAcceptor::~TlsAcceptor() = default;
 
@@ -214,8 +251,13 @@ bool Socket::negotiated_http2() const {
 }
 
 std::string Socket::server_name() const {
-  const char* name = ssl_ ? SSL_get_servername(ssl_, TLSEXT_NAMETYPE_host_name) : nullptr;
-  return name ? name : "";
+  const auto* hello = ssl_ ? hello_of(ssl_) : nullptr;
+  return hello ? hello->server_name : "";
+}
+
+std::shared_ptr<const ClientIdentity> Socket::client_identity() const {
+  const auto* hello = ssl_ ? hello_of(ssl_) : nullptr;
+  return hello && hello->client_auth && hello->client_auth->authorities ? identity_of(ssl_, *hello->client_auth) : nullptr;
 }
 
 void Socket::shutdown_write() {

@@ -18,6 +18,9 @@ struct ssl_ctx_st;
 
 namespace fairlead::ingress {
 
+struct ClientAuth;
+struct ClientIdentity;
+
 // A chain and its key, ready to serve.
 class ServerCertificate {
  public:
@@ -34,10 +37,17 @@ Result<std::shared_ptr<const ServerCertificate>> load_certificate(const std::str
 // For names that no Ingress has a certificate for: made when the program starts, valid for nobody.
 Result<std::shared_ptr<const ServerCertificate>> make_fallback_certificate();
 
-// The side of a listener: one per worker. `choose` is asked with the server name in lower case ("" when there is none).
+// What a connection gets for its server name.
+struct TlsChoice {
+  const ServerCertificate* certificate = nullptr;  // null: the handshake fails
+  std::shared_ptr<const ClientAuth> client_auth;   // null: no certificate is asked for
+};
+
+// The side of a listener: one per worker. `choose` is asked with the server name in lower case ("" when there is none), before
+// anything else of the client's first message is looked at, so that a resumed session passes here as a new one does.
 class TlsAcceptor {
  public:
-  using Choose = std::function<const ServerCertificate*(std::string_view server_name)>;
+  using Choose = std::function<TlsChoice(std::string_view server_name)>;
   explicit TlsAcceptor(Choose choose);
   ~TlsAcceptor();
   ssl_st* accept(int fd);  // null: out of memory
@@ -63,7 +73,8 @@ class Socket {
   ssize_t write(const iovec* parts, int count);
   int handshake();  // 1 done, 0 not yet, -1 failed
   bool negotiated_http2() const;
-  std::string server_name() const;
+  std::string server_name() const;  // in lower case, as this connection's client said it
+  std::shared_ptr<const ClientIdentity> client_identity() const;  // null: no certificate was asked for
   void shutdown_write();
   void reset_on_close();  // the other side shall see that this did not end well
   void close();

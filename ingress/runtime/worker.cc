@@ -14,6 +14,7 @@
 #include "base/random.h"
 #include "ingress/runtime/backend.h"
 #include "ingress/runtime/client.h"
+#include "ingress/runtime/own_request.h"
 #include "ingress/runtime/sockaddr.h"
 
 namespace fairlead::ingress {
@@ -22,6 +23,7 @@ namespace {
 constexpr std::size_t kScratch = 128 << 10;
 constexpr int kAcceptsPerRound = 64;
 constexpr std::int64_t kGoodForMs = 300'000;
+constexpr std::size_t kMostVerdicts = 10'000, kMostVerdictBytes = 16 << 20;
 
 unsigned default_max_connections() {
   rlimit limit{};
@@ -80,12 +82,19 @@ Worker::Worker(unsigned number, const WorkerOptions& options, std::shared_ptr<Li
       scratch_(kScratch),
       limiter_(std::move(limiter)) {
   for (auto& r : random_state_) r = SystemRandom::get().next() | 1;
-  tls_ = std::make_unique<TlsAcceptor>([this](std::string_view name) { return table().certificate(name); });
+  tls_ = std::make_unique<TlsAcceptor>([this](std::string_view name) { return TlsChoice{table().certificate(name), table().client_auth(name)}; });
 }
 
 Worker::~Worker() {
   join();
   while (!clients_.empty()) clients_.back()->end();
+  while (!calls_.empty()) {
+    auto* call = calls_.back();
+    call->end();
+    reactor_.forget(*call);
+    call_closed(*call);
+    reactor_.bury(std::unique_ptr<Handler>(call));
+  }
   while (!backends_.empty()) backends_.back()->end();
 }
 
@@ -251,6 +260,28 @@ void Worker::backend_closed(Backend& b) {
   backends_.back()->place = b.place;
   backends_[b.place] = backends_.back();
   backends_.pop_back();
+}
+
+void Worker::call_opened(OwnCall& c) {
+  c.place = calls_.size();
+  calls_.push_back(&c);
+}
+
+void Worker::call_closed(OwnCall& c) {
+  calls_.back()->place = c.place;
+  calls_[c.place] = calls_.back();
+  calls_.pop_back();
+}
+
+const AuthVerdict* Worker::known_verdict(const std::string& key) {
+  const auto it = verdicts_.find(key);
+  return it != verdicts_.end() && it->second.until_ms > reactor_.now_ms() ? &it->second.verdict : nullptr;
+}
+
+void Worker::remember_verdict(const std::string& key, const AuthVerdict& verdict, std::int64_t seconds) {
+  if (verdicts_.size() >= kMostVerdicts || verdict_bytes_ + verdict.bytes() > kMostVerdictBytes) verdicts_.clear(), verdict_bytes_ = 0;
+  verdict_bytes_ += verdict.bytes();
+  verdicts_[key] = {verdict, reactor_.now_ms() + seconds * 1000};
 }
 
 bool Worker::may_accept() const { return !draining_ && clients_.size() < options_.max_connections; }

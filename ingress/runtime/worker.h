@@ -14,6 +14,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "ingress/core/external_auth.h"
 #include "ingress/core/route_table.h"
 #include "ingress/http1/head.h"
 #include "ingress/runtime/exchange.h"
@@ -47,12 +48,14 @@ struct WorkerOptions {
 
 struct alignas(64) WorkerCounters {
   Count accepted, refused, handshakes, handshake_failures, requests, bad_requests, timeouts, connect_failures;
+  Count auth_asked, auth_kept, auth_denied, auth_faults, mirrors, mirrors_dropped;
   std::atomic<std::int64_t> connections{0};
 };
 
 class Backend;
 class Client;
 class Listener;
+class OwnCall;
 
 // The table with a count that only its own thread changes.
 struct TableHolder {
@@ -86,6 +89,7 @@ class Worker {
   std::vector<char>& scratch() { return scratch_; }  // read buffer: until the current callback returns
   std::string& compose() { return compose_; }        // for heads on their way out: until the next call of anything
   TableHolder* hold_table();
+  TableHolder* hold_table(TableHolder* holder) { return ++holder->users, holder; }  // one that is held already
   void release_table(TableHolder* holder);
   const RouteTable& table() const { return *holder_->table; }
   UpstreamState& upstream(const std::shared_ptr<const Upstream>& upstream);
@@ -100,11 +104,17 @@ class Worker {
   void client_closed(Client& client);
   void backend_opened(Backend& backend);
   void backend_closed(Backend& backend);
+  void call_opened(OwnCall& call);
+  void call_closed(OwnCall& call);
+  unsigned& mirrors() { return mirrors_; }  // under way
   bool may_accept() const;
   Limiter& limiter() { return *limiter_; }
   // Passwords that have been found good a short time ago, by a digest of everything that they depend on.
   bool known_good(std::uint64_t a, std::uint64_t b);
   void remember_good(std::uint64_t a, std::uint64_t b);
+  // Verdicts of authentication services by auth_cache_key(), for a time.
+  const AuthVerdict* known_verdict(const std::string& key);
+  void remember_verdict(const std::string& key, const AuthVerdict& verdict, std::int64_t seconds);
 
  private:
   friend class Listener;
@@ -128,6 +138,8 @@ class Worker {
   std::unique_ptr<TlsAcceptor> tls_;
   std::vector<Client*> clients_;
   std::vector<Backend*> backends_;
+  std::vector<OwnCall*> calls_;
+  unsigned mirrors_ = 0;
   std::array<std::uint64_t, 2> random_state_{};
   std::int64_t date_second_ = -1;
   std::string date_;
@@ -135,6 +147,12 @@ class Worker {
   std::int64_t log_flushed_ms_ = 0;
   const std::shared_ptr<Limiter> limiter_;
   std::unordered_map<std::uint64_t, std::pair<std::uint64_t, std::int64_t>> good_;
+  struct KeptVerdict {
+    AuthVerdict verdict;
+    std::int64_t until_ms = 0;
+  };
+  std::unordered_map<std::string, KeptVerdict> verdicts_;
+  std::size_t verdict_bytes_ = 0;
   WorkerCounters counters_;
   bool draining_ = false;
   std::atomic<bool> ended_{false};

@@ -58,8 +58,8 @@ spec: {controller: fairlead.dev/ingress}
   }
   void apply() {
     compiled_ = compiler_->compile(source_->objects());
-    source_->follow_secrets(compiled_.secrets);
-    if (source_->secrets_known()) source_->publish(compiled_);
+    source_->follow(compiled_);
+    if (source_->named_known()) source_->publish(compiled_);
   }
   void TearDown() override {
     if (!source_) return;
@@ -111,7 +111,7 @@ TEST_F(Api, OnlyNamedSecretsAreReadAndTheyAreFollowed) {
   put("apiVersion: v1\nkind: Secret\nmetadata: {name: other}\ndata: {x: eA==}\n");
   put(ingress_yaml("a", "a.example", "/", "Prefix", "web", "{}", kOurs + "\n  tls: [{hosts: [a.example], secretName: cert}]"));
   start();
-  ASSERT_TRUE(eventually([&] { return source_->secrets_known() && !compiled_.diagnostics.empty(); }));
+  ASSERT_TRUE(eventually([&] { return source_->named_known() && !compiled_.diagnostics.empty(); }));
   EXPECT_THAT(compiled_.diagnostics.at(0).message, HasSubstr("secret default/cert does not exist"));
   put("apiVersion: v1\nkind: Secret\nmetadata: {name: cert}\nstringData: {tls.crt: bad, tls.key: k}\n");
   EXPECT_TRUE(eventually([&] { return !compiled_.diagnostics.empty() && compiled_.diagnostics[0].message.find("no certificate") != std::string::npos; }));

@@ -51,7 +51,25 @@ TEST(Annotations, WhatIsWrongIsSaidAndHasNoEffect) {
            {"limit-rps", "many", "InvalidAnnotation", "all requests are refused", true},
            {"auth-type", "digest", "InvalidAnnotation", "not built; all requests are refused", true},
            {"auth-secret", "other/secret", "InvalidAnnotation", "another namespace", true},
-           {"auth-tls-secret", "ns/ca", "AnnotationNotBuilt", "all requests are refused", true},
+           {"auth-tls-secret", "other/ca", "InvalidAnnotation", "another namespace, which is not allowed; all requests are refused", true},
+           {"auth-tls-verify-client", "maybe", "InvalidAnnotation", "all requests are refused", true},
+           {"auth-tls-match-cn", "alice", "InvalidAnnotation", "must be CN=", true},
+           {"auth-tls-error-page", "javascript:x", "InvalidAnnotation", "must start with", false},
+           {"auth-url", "auth.example/check", "InvalidAnnotation", "must start with http://", true},
+           {"auth-url", "http://a b/", "InvalidAnnotation", "not a URL", true},
+           {"auth-url", "http://u:p@a/", "InvalidAnnotation", "not a URL", true},
+           {"auth-url", "http://$http_x_evil/", "InvalidAnnotation", "must name a host", true},
+           {"auth-url", "http://a:70000/", "InvalidAnnotation", "all requests are refused", true},
+           {"auth-method", "GET / HTTP/1.1", "InvalidAnnotation", "must be GET", true},
+           {"auth-signin", "https://a/$nope", "InvalidAnnotation", "no such variable", true},
+           {"auth-response-headers", "X-User, a b", "InvalidAnnotation", "token", true},
+           {"auth-proxy-set-headers", "other/map", "InvalidAnnotation", "another namespace", true},
+           {"auth-cache-duration", "200", "InvalidAnnotation", "codes followed by a time", true},
+           {"auth-cache-duration", "500 5m", "InvalidAnnotation", "only answers that decide", true},
+           {"satisfy", "some", "InvalidAnnotation", "any or all", true},
+           {"mirror-target", "mirror", "InvalidAnnotation", "must start with http://", false},
+           {"mirror-request-body", "true", "InvalidAnnotation", "on or off", false},
+           {"custom-headers", "other/map", "InvalidAnnotation", "another namespace", false},
            {"enable-modsecurity", "true", "AnnotationNotBuilt", "all requests are refused", true},
            {"enable-modsecurity", "false", "AnnotationNotBuilt", "no effect", false},
            {"ssl-passthrough", "true", "AnnotationNotBuilt", "no effect", false},
@@ -87,6 +105,9 @@ TEST(Annotations, Values) {
   EXPECT_EQ(p.canary.header, "x-canary");
   EXPECT_EQ(p.permanent_redirect->status, 308u);
   EXPECT_EQ(p.balance, Balance::least_request);
+  EXPECT_EQ(parse({{"auth-tls-verify-client", "on"}}, &said).refuse, "auth-tls-* without auth-tls-secret");
+  EXPECT_EQ(said.size(), 1u);
+  EXPECT_TRUE(parse({{"auth-tls-verify-client", "off"}}).refuse.empty());
   Diagnostics over;
   EXPECT_EQ(parse({{"canary", "true"}, {"canary-weight", "300"}}, &over).canary.weight, 100u);
   EXPECT_EQ(over.size(), 1u);

@@ -8,9 +8,7 @@
 #include <future>
 #include <map>
 
-#include "ingress/runtime/router.h"
-#include "tests/ingress/net.h"
-#include "tests/ingress/world.h"
+#include "tests/ingress/serving.h"
 
 namespace fairlead::ingress {
 namespace {
@@ -19,58 +17,6 @@ using testing::AnyOf;
 using testing::HasSubstr;
 using testing::Not;
 using testing::StartsWith;
-
-std::string prefix() { return "nginx.ingress.kubernetes.io/"; }
-
-class Serving {
- public:
-  explicit Serving(const std::string& yaml, WorkerOptions options = {}, unsigned threads = 1) {
-    CompileOptions compile;
-    compile.any_class_if_none = true;
-    compile.threads = threads;
-    compiler_ = std::make_unique<Compiler>(compile);
-    options.http = {{IpAddress::v4(127, 0, 0, 1), 0}};
-    options.https_port = 0;
-    auto made = compiler_->compile(objects_from(yaml));
-    for (const auto& d : made.diagnostics) ADD_FAILURE() << d.text();
-    auto router = Router::start(options, threads, made.table);
-    if (!router) std::fprintf(stderr, "%s\n", router.error().message.c_str()), std::abort();
-    router_ = std::move(*router);
-  }
-  void change(const std::string& yaml) { router_->set_table(compiler_->compile(objects_from(yaml)).table); }
-  Stream connect() { return Stream::to(router_->bound().at(0)); }
-  std::string ask(const std::string& request) {
-    auto s = connect();
-    s.send(request);
-    return s.message();
-  }
-  Router& router() { return *router_; }
-  std::uint64_t metric(const std::string& name) {
-    const auto text = router_->metrics_text();
-    const auto at = text.find("\n" + name);
-    return at == std::string::npos ? 0 : std::strtoull(text.c_str() + text.find(' ', at + name.size()), nullptr, 10);
-  }
-
- private:
-  std::unique_ptr<Compiler> compiler_;
-  std::unique_ptr<Router> router_;
-};
-
-std::string one_service(const std::string& name, int port, const std::string& annotations = "{}", const std::vector<std::string>& addresses = {"127.0.0.1"}, const std::string& host = "h") {
-  return service_yaml(name, addresses, "default", port) + ingress_yaml(name, host, "/", "Prefix", name, annotations);
-}
-
-const std::string kGet = "GET /x HTTP/1.1\r\nHost: h\r\n\r\n";
-
-// Waits for something that other threads bring about.
-template <typename F>
-bool eventually(F&& f) {
-  for (int i = 0; i < 2000; ++i) {
-    if (f()) return true;
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  }
-  return false;
-}
 
 TEST(Forwarding, TheBackendSeesWhoAsked) {
   std::string seen;
