@@ -13,7 +13,7 @@
 #include "kube/elected.h"
 #include "kube/kubeconfig.h"
 #include "lb/controller.h"
-#include "lb/l2/speaker.h"
+#include "lb/speaker.h"
 #include "lb/status.h"
 
 namespace fairlead::lb {
@@ -69,7 +69,7 @@ int run_controller(int argc, char** argv) {
 }
 
 struct SpeakerFlags {
-  l2::SpeakerOptions options;
+  SpeakerOptions options;
   std::string kubeconfig;
   std::string interval = "100ms";
   std::string dead_after = "500ms";
@@ -89,6 +89,8 @@ void declare(CLI::App& app, SpeakerFlags& f) {
   app.add_option("--heartbeat-port", o.heartbeat_port, "UDP port on which speakers hear each other")->check(CLI::Range(1, 65535))->capture_default_str();
   app.add_option("--heartbeat-interval", f.interval, "time between heartbeats")->capture_default_str();
   app.add_option("--dead-after", f.dead_after, "silence after which a node's addresses are taken over")->capture_default_str();
+  app.add_option("--bgp-listen-port", o.bgp_listen_port, "TCP port on which routers may open BGP sessions; 0: only this side opens them")->check(CLI::Range(0, 65535))->capture_default_str();
+  app.add_option("--lease-namespace", o.lease_namespace, "namespace of the Leases that speakers write")->capture_default_str();
   app.add_option("--metrics-address", f.metrics_address, "where /metrics and /healthz are served; empty: nowhere")->capture_default_str();
   app.add_option("--log-level", f.log_level, "debug, info, warn or error")->capture_default_str();
   app.add_flag("--log-json", f.log_json, "log one JSON object a line");
@@ -112,9 +114,9 @@ Task<Result<>> speak(Daemon& daemon, SpeakerFlags f) {
   if (!config) co_return fail(std::move(config).error().with("--kubeconfig {}", f.kubeconfig));
   FL_CO_TRY(const auto client, kube::make_client(daemon.executor(), *config, fmt::format("fairlead-lb-speaker/{}", kVersion)));
   Pages pages;
-  FL_CO_TRY(const auto speaker, l2::start_speaker(client, f.options, pages.registry));
+  FL_CO_TRY(const auto speaker, start_speaker(client, f.options, pages.registry));
   FL_CO_CHECK(pages.open(daemon.executor(), f.metrics_address));
-  daemon.ready(fmt::format("layer 2 speaker of node {}", f.options.node_name));
+  daemon.ready(fmt::format("speaker of node {}", f.options.node_name));
   co_await daemon.stop_requested();
   co_await speaker->stop();
   if (pages.server) co_await pages.server->stop();
@@ -122,7 +124,7 @@ Task<Result<>> speak(Daemon& daemon, SpeakerFlags f) {
 }
 
 int run_speaker(int argc, char** argv) {
-  CLI::App app("Announces load balancer addresses on the LAN from this node (ARP and NDP)", "fairlead lb speaker");
+  CLI::App app("Announces load balancer addresses from this node: on the LAN (ARP and NDP) and to routers (BGP)", "fairlead lb speaker");
   SpeakerFlags flags;
   declare(app, flags);
   try {
@@ -140,8 +142,8 @@ int run_speaker(int argc, char** argv) {
 constexpr const char* kHelp =
     "Load balancer addresses\n\nusage: fairlead lb COMMAND [flags]\n\n"
     "  controller          gives Services of type LoadBalancer addresses out of pools\n"
-    "  speaker             announces them on the LAN from this node (ARP and NDP)\n"
-    "  status              shows pools, assignments and announcing nodes\n";
+    "  speaker             announces them from this node: ARP, NDP, BGP\n"
+    "  status              shows pools, assignments, announcing nodes and BGP sessions\n";
 
 }  // namespace
 

@@ -32,11 +32,15 @@ std::uint64_t Pool::size() const {
   return n;
 }
 
-bool L2Advertisement::covers(const Pool* pool) const {
+bool AdvertisementScope::covers(const Pool* pool) const {
   if (selects_all_pools()) return true;
   if (!pool) return false;
   if (pools.contains(pool->name)) return true;
   return std::any_of(pool_selectors.begin(), pool_selectors.end(), [&](const kube::LabelSelector& s) { return s.matches(pool->labels); });
+}
+
+bool AdvertisementScope::selects_node(const std::map<std::string, std::string>& labels) const {
+  return node_selectors.empty() || std::any_of(node_selectors.begin(), node_selectors.end(), [&](const kube::LabelSelector& s) { return s.matches(labels); });
 }
 
 const Pool* PoolSet::find(std::string_view name) const {

@@ -1,8 +1,10 @@
 #include "lb/status.h"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <iostream>
 
+#include "base/clock.h"
 #include "base/version.h"
 #include "kube/api.h"
 #include "kube/client.h"
@@ -22,16 +24,54 @@ struct Flags {
   ReconcileOptions options;
 };
 
+struct Announced {
+  std::string key;  // "ns/name address"
+  std::string node;
+  bool bgp = false;
+  bool withdrawn = false;
+  std::int64_t when = 0;
+};
+
 // "announcing 192.0.2.1 from node "n1" with protocol "layer2"", as the speakers' Events say it.
-void read_announcement(const corev1::Event& e, std::map<std::string, std::pair<std::int64_t, std::string>>& newest) {
+std::optional<Announced> read_announcement(const corev1::Event& e) {
   const std::string& m = e.message();
-  const std::string_view head = "announcing ", middle = " from node \"";
-  const auto at = m.find(middle);
-  if (e.reason() != "nodeAssigned" || !m.starts_with(head) || at == std::string::npos) return;
-  const auto address = m.substr(head.size(), at - head.size());
-  const auto node = m.substr(at + middle.size(), m.find('"', at + middle.size()) - at - middle.size());
-  auto& entry = newest[e.involvedobject().namespace_() + "/" + e.involvedobject().name() + " " + address];
-  if (e.lasttimestamp().seconds() >= entry.first) entry = {e.lasttimestamp().seconds(), node};
+  const std::string_view middle = " from node \"";
+  const auto first = m.find(' '), at = m.find(middle);
+  if (at == std::string::npos || first >= at) return std::nullopt;
+  const auto node = at + middle.size();
+  Announced a;
+  a.key = e.involvedobject().namespace_() + "/" + e.involvedobject().name() + " " + m.substr(first + 1, at - first - 1);
+  a.node = m.substr(node, m.find('"', node) - node);
+  a.bgp = m.ends_with("protocol \"bgp\"");
+  a.withdrawn = e.reason() == "nodeWithdrawn";
+  a.when = e.lasttimestamp().seconds();
+  return a;
+}
+
+// The last word of each node counts; on the LAN that of the last node.
+void read_announcements(const std::vector<corev1::Event>& events, StatusFacts& facts) {
+  std::vector<Announced> all;
+  for (const auto& e : events)
+    if (auto a = read_announcement(e)) all.push_back(std::move(*a));
+  // At the same second a withdrawal goes first: whoever announces again has said so after it.
+  std::stable_sort(all.begin(), all.end(), [](const Announced& a, const Announced& b) { return std::pair(a.when, !a.withdrawn) < std::pair(b.when, !b.withdrawn); });
+  for (const auto& a : all) {
+    if (!a.bgp)
+      facts.announced[a.key] = a.node;
+    else if (a.withdrawn)
+      facts.routed[a.key].erase(a.node);
+    else
+      facts.routed[a.key].insert(a.node);
+  }
+}
+
+void read_sessions(const std::vector<coordinationv1::Lease>& leases, std::int64_t now, StatusFacts& facts) {
+  for (const auto& l : leases) {
+    const auto it = l.metadata().annotations().find(bgp::kSessionsAnnotation);
+    if (it == l.metadata().annotations().end()) continue;
+    const bool stale = now - l.spec().renewtime().seconds() > bgp::kReportStale.count();
+    for (auto& r : bgp::read_reports(l.spec().holderidentity(), it->second)) facts.sessions.push_back({std::move(r), stale});
+  }
 }
 
 Task<Result<StatusFacts>> gather(std::shared_ptr<kube::Client> client, Flags f) {
@@ -39,16 +79,21 @@ Task<Result<StatusFacts>> gather(std::shared_ptr<kube::Client> client, Flags f) 
   FL_CO_TRY(const auto texts, read_pool_dir(f.pools_dir));
   facts.pools = parse_pools(texts);
   const kube::ListOptions all;
-  kube::ListOptions announcements;
-  announcements.field_selector = "reason=nodeAssigned";
   auto services = co_await client->list<corev1::Service>("", all);
   if (!services) co_return fail(std::move(services).error().with("list services"));
   for (const auto& s : *services) facts.services.push_back(read_request(s));
-  auto events = co_await client->list<corev1::Event>("", announcements);
-  if (!events) co_return fail(std::move(events).error().with("list events"));
-  std::map<std::string, std::pair<std::int64_t, std::string>> newest;
-  for (const auto& e : *events) read_announcement(e, newest);
-  for (auto& [key, entry] : newest) facts.announced[key] = entry.second;
+  std::vector<corev1::Event> announcements;
+  for (const std::string reason : {"nodeAssigned", "nodeWithdrawn"}) {
+    kube::ListOptions about;
+    about.field_selector = "reason=" + reason;
+    auto events = co_await client->list<corev1::Event>("", about);
+    if (!events) co_return fail(std::move(events).error().with("list events"));
+    std::move(events->begin(), events->end(), std::back_inserter(announcements));
+  }
+  read_announcements(announcements, facts);
+  auto leases = co_await client->list<coordinationv1::Lease>(f.lease_namespace, all);
+  if (!leases) co_return fail(std::move(leases).error().with("list leases"));
+  read_sessions(*leases, std::chrono::duration_cast<std::chrono::seconds>(SystemClock::get().wall().time_since_epoch()).count(), facts);
   auto lease = co_await client->get<coordinationv1::Lease>(f.lease_namespace, f.lease_name);
   if (!lease && lease.error().code != ErrorCode::not_found) co_return fail(std::move(lease).error().with("lease {}/{}", f.lease_namespace, f.lease_name));
   if (lease) facts.leader = lease->spec().holderidentity();
@@ -72,13 +117,13 @@ Result<std::string> status(const Flags& f) {
 }  // namespace
 
 int run_status(int argc, char** argv) {
-  CLI::App app("Shows address pools, assignments and announcing nodes", "fairlead lb status");
+  CLI::App app("Shows address pools, assignments, announcing nodes and BGP sessions", "fairlead lb status");
   Flags f;
   if (const char* env = ::getenv("KUBECONFIG")) f.kubeconfig = env;
   app.add_option("--kubeconfig", f.kubeconfig, "how to reach the apiserver; default: KUBECONFIG, else the pod's service account");
   app.add_option("--pools", f.pools_dir, "folder with the YAML of the pools")->required();
   app.add_option("--lb-class", f.options.load_balancer_class, "spec.loadBalancerClass of the Services to show; empty: those without one");
-  app.add_option("--leader-elect-resource-namespace", f.lease_namespace, "namespace of the controllers' Lease")->capture_default_str();
+  app.add_option("--leader-elect-resource-namespace", f.lease_namespace, "namespace of the controllers' and speakers' Leases")->capture_default_str();
   app.add_option("--leader-elect-resource-name", f.lease_name, "name of the controllers' Lease")->capture_default_str();
   try {
     app.parse(argc, argv);

@@ -7,27 +7,19 @@
 namespace fairlead::lb::l2 {
 namespace {
 
-bool selects(const L2Advertisement& a, const NodeFacts& n) {
-  return a.node_selectors.empty() ||
-         std::any_of(a.node_selectors.begin(), a.node_selectors.end(), [&](const kube::LabelSelector& s) { return s.matches(n.labels); });
-}
-
 // The advertisements that let this node announce an address of the pool.
 std::vector<const L2Advertisement*> advertisements(const PoolSet& pools, const Pool* pool, const NodeFacts& n) {
   std::vector<const L2Advertisement*> out;
   for (const auto& a : pools.l2)
-    if (a.covers(pool) && selects(a, n)) out.push_back(&a);
+    if (a.covers(pool) && a.selects_node(n.labels)) out.push_back(&a);
   return out;
 }
-
-
-bool can_serve(const ServiceFacts& s, const std::string& node) { return s.local ? s.endpoints.contains(node) : s.any_endpoint; }
 
 std::vector<Candidate> candidates(const Facts& f, const Pool* pool, const std::vector<const ServiceFacts*>& services) {
   std::vector<Candidate> out;
   for (const auto& n : f.nodes) {
     if (n.excluded || (n.name != f.self && !f.alive.contains(n.name))) continue;
-    if (std::none_of(services.begin(), services.end(), [&](const auto* s) { return can_serve(*s, n.name); })) continue;
+    if (std::none_of(services.begin(), services.end(), [&](const auto* s) { return s->served_by(n.name); })) continue;
     if (advertisements(*f.pools, pool, n).empty()) continue;
     const bool preferred = std::any_of(services.begin(), services.end(), [&](const auto* s) { return s->preferred_nodes.contains(n.name); });
     out.push_back({n.name, n.cordoned, preferred});
@@ -58,12 +50,9 @@ std::set<std::uint32_t> links_for(const IpAddress& ip, const std::set<std::strin
 
 Plan plan_announcements(const Facts& f) {
   Plan plan;
-  const auto self = std::find_if(f.nodes.begin(), f.nodes.end(), [&](const NodeFacts& n) { return n.name == f.self; });
-  if (!f.settled || self == f.nodes.end() || !f.pools) return plan;
-  std::map<IpAddress, std::vector<const ServiceFacts*>> wanted;
-  for (const auto& s : f.services)
-    for (const auto& ip : s.addresses) wanted[ip].push_back(&s);
-  for (const auto& [ip, services] : wanted) {
+  const auto* self = f.find_node(f.self);
+  if (!f.settled || !self || !f.pools) return plan;
+  for (const auto& [ip, services] : by_address(f.services)) {
     const auto* pool = f.pools->pool_of(ip);
     const auto order = elect(ip, candidates(f, pool, services));
     if (order.empty() || order.front() != f.self) continue;

@@ -13,47 +13,9 @@
 #include <string>
 #include <vector>
 
-#include "base/ip.h"
-#include "lb/pools.h"
-#include "netlink/link.h"
+#include "lb/facts.h"
 
 namespace fairlead::lb::l2 {
-
-struct NodeFacts {
-  std::string name;
-  std::map<std::string, std::string> labels;
-  std::vector<IpAddress> addresses;
-  bool cordoned = false;
-  bool excluded = false;
-  bool operator==(const NodeFacts&) const = default;
-};
-
-struct ServiceFacts {
-  std::string key;
-  std::vector<IpAddress> addresses;
-  bool local = false;              // externalTrafficPolicy
-  std::set<std::string> endpoints;  // nodes that have one ready
-  bool any_endpoint = false;        // also where no node is named
-  std::set<std::string> preferred_nodes;
-};
-
-struct LinkFacts {
-  std::uint32_t index = 0;
-  std::string name;
-  netlink::MacAddress mac;
-  std::vector<InterfaceAddress> addresses;
-  bool operator==(const LinkFacts&) const = default;
-};
-
-struct Facts {
-  std::string self;
-  bool settled = true;           // false: we announce nothing
-  std::set<std::string> alive;   // other nodes' speakers
-  std::vector<NodeFacts> nodes;
-  std::vector<ServiceFacts> services;
-  const PoolSet* pools = nullptr;
-  std::vector<LinkFacts> links;  // of this node, usable ones
-};
 
 struct Announcement {
   std::set<std::uint32_t> links;

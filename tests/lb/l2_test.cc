@@ -4,7 +4,7 @@
 
 #include "kube/codec.h"
 #include "lb/l2/elect.h"
-#include "lb/l2/facts.h"
+#include "lb/facts.h"
 #include "lb/l2/membership.h"
 #include "lb/l2/packet.h"
 #include "lb/l2/plan.h"

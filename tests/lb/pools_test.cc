@@ -119,15 +119,14 @@ TEST(Pools, OneBadObjectHarmsNoOther) {
 
 TEST(Pools, WhatIsNotActedUponIsSaid) {
   const auto r = read(pool("p", "{addresses: [192.0.2.0/28], autoAsign: false}") + l2("a", "{ipAddressPools: [p, q]}") +
-                      "---\napiVersion: metallb.io/v1beta2\nkind: BGPPeer\nmetadata: {name: tor}\nspec: {myASN: 64500}\n"
+                      "---\napiVersion: metallb.io/v1beta2\nkind: BGPPeer\nmetadata: {name: tor}\nspec: {myASN: 64500, peerASN: 64501, peerAddress: 192.0.2.254, bfdProfile: fast}\n"
                       "---\napiVersion: metallb.io/v1beta1\nkind: BGPAdvertisement\nmetadata: {name: all}\n"
                       "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\n"
                       "---\napiVersion: metallb.io/v1beta1\nkind: Pool\nmetadata: {name: x}\n"
                       "---\napiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata: {}\n---\n");
   EXPECT_THAT(names(r.set), ElementsAre("p"));
   EXPECT_THAT(texts(r), ElementsAre("note IPAddressPool p (pools.yaml): spec.autoAsign: is not known here and has no effect",
-                                    "note BGPPeer tor (pools.yaml): Fairlead does not speak BGP: this object is not acted upon",
-                                    "note BGPAdvertisement all (pools.yaml): Fairlead does not speak BGP: this object is not acted upon",
+                                    "note BGPPeer tor (pools.yaml): spec.bfdProfile: fast: BFD is not supported; the session works without it and notices a dead router when its hold time is over",
                                     "refused pools.yaml document 5: apiVersion: \"v1\" is not of metallb.io",
                                     "note Pool x (pools.yaml): kind: is not one that address pools are made of",
                                     "refused pools.yaml document 7: metadata.name: is missing",

@@ -1,8 +1,21 @@
-#include "lb/l2/facts.h"
+#include "lb/facts.h"
 
 #include "lb/request.h"
 
-namespace fairlead::lb::l2 {
+namespace fairlead::lb {
+
+const NodeFacts* Facts::find_node(const std::string& name) const {
+  for (const auto& n : nodes)
+    if (n.name == name) return &n;
+  return nullptr;
+}
+
+std::map<IpAddress, std::vector<const ServiceFacts*>> by_address(const std::vector<ServiceFacts>& services) {
+  std::map<IpAddress, std::vector<const ServiceFacts*>> out;
+  for (const auto& s : services)
+    for (const auto& ip : s.addresses) out[ip].push_back(&s);
+  return out;
+}
 
 NodeFacts node_facts(const corev1::Node& node) {
   NodeFacts f;
@@ -48,4 +61,4 @@ ServiceFacts service_facts(const corev1::Service& s, const std::vector<std::shar
   return f;
 }
 
-}  // namespace fairlead::lb::l2
+}  // namespace fairlead::lb

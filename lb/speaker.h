@@ -1,5 +1,6 @@
-// The layer 2 speaker: one on each node. It follows Services, EndpointSlices and Nodes, exchanges heartbeats with the other
-// speakers, computes which addresses are its to announce (plan.h), and answers for those (announcer.h).
+// The speaker: one on each node. It follows Services, EndpointSlices and Nodes, exchanges heartbeats with the other speakers,
+// computes which addresses are its to announce on the LAN (l2/plan.h) and answers for those (l2/announcer.h); and it tells
+// routers with BGP which addresses this node serves (bgp/speaker.h).
 //
 // A node that dies is noticed by its silence after `dead_after`, and the next in the election takes over at once. A speaker
 // that is told to stop says so and answers nothing any more; the others take over within one datagram. While the API is away
@@ -16,14 +17,16 @@
 #include "kube/client.h"
 #include "lb/l2/membership.h"
 
-namespace fairlead::lb::l2 {
+namespace fairlead::lb {
 
 struct SpeakerOptions {
   std::string node_name;
   std::string pools_dir;
   std::string load_balancer_class;
   Port heartbeat_port = 7473;  // UDP, on all addresses of the node
-  MembershipOptions membership;
+  l2::MembershipOptions membership;
+  Port bgp_listen_port = 0;                    // TCP; 0: routers do not open connections to us
+  std::string lease_namespace = "kube-system";  // of Leases that the speaker writes
   std::chrono::milliseconds pools_interval{1'000};  // pools and links are looked at again
 };
 
@@ -35,4 +38,4 @@ class Speaker {
 
 Result<std::shared_ptr<Speaker>> start_speaker(std::shared_ptr<kube::Client> client, SpeakerOptions options, metrics::Registry& registry);
 
-}  // namespace fairlead::lb::l2
+}  // namespace fairlead::lb

@@ -1,4 +1,4 @@
-#include "lb/l2/speaker.h"
+#include "lb/speaker.h"
 
 #include <algorithm>
 #include <boost/asio/ip/udp.hpp>
@@ -8,13 +8,16 @@
 #include "base/log.h"
 #include "kube/events.h"
 #include "kube/informer.h"
+#include "lb/bgp/speaker.h"
 #include "lb/l2/announcer.h"
-#include "lb/l2/facts.h"
+#include "lb/facts.h"
 #include "lb/pool_watch.h"
 
-namespace fairlead::lb::l2 {
+namespace fairlead::lb {
 namespace {
 
+using l2::Heartbeat;
+using l2::kMaxHeartbeat;
 using net::ip::udp;
 constexpr int kDatagramsAtOnce = 256;
 
@@ -27,12 +30,16 @@ class SpeakerImpl final : public Speaker, public std::enable_shared_from_this<Sp
         services_(kube::make_informer<corev1::Service>(client)), nodes_(kube::make_informer<corev1::Node>(client)),
         slices_(kube::make_informer<discoveryv1::EndpointSlice>(client)),
         events_(client, {.component = "fairlead-lb-speaker", .host = options_.node_name, .limits = {}}), announcer_(executor_),
-        membership_(options_.membership, now()), socket_(executor_), timer_(executor_), ended_(executor_) {}
+        membership_(options_.membership, now()),
+        bgp_(client, {.node_name = options_.node_name, .listen_port = options_.bgp_listen_port, .lease_namespace = options_.lease_namespace}, registry, events_, references(),
+             [this] { dirty_ = true; }),
+        socket_(executor_), timer_(executor_), ended_(executor_) {}
 
   Result<> start() {
     FL_CHECK_CTX(pools_.read_first(), "pools");
-    FL_TRY(links_, read_links());
+    FL_TRY(links_, l2::read_links());
     FL_CHECK(open_socket());
+    FL_CHECK(bgp_.start());
     services_->on_change([this](const auto&) { dirty_ = true; });
     slices_->on_change([this](const auto&) { dirty_ = true; });
     nodes_->on_change([this](const kube::Change<corev1::Node>& c) {
@@ -58,6 +65,7 @@ class SpeakerImpl final : public Speaker, public std::enable_shared_from_this<Sp
       send({options_.node_name, true, true});
       co_await sleep_for(pause);
     }
+    co_await bgp_.stop();
     boost::system::error_code ec;
     socket_.close(ec);
     co_await services_->stop();
@@ -148,7 +156,8 @@ class SpeakerImpl final : public Speaker, public std::enable_shared_from_this<Sp
       auto alive = membership_.alive(now());
       // Somebody is back: while it was away, one side of the LAN may have been told of another announcer.
       const bool returned = !std::includes(alive_.begin(), alive_.end(), alive.begin(), alive.end());
-      if (dirty_ || alive != alive_ || settled != settled_) {
+      if (dirty_ || alive != alive_ || settled != settled_ || synced() != was_synced_) {
+        was_synced_ = synced();
         alive_ = std::move(alive);
         settled_ = settled;
         dirty_ = false;
@@ -164,7 +173,7 @@ class SpeakerImpl final : public Speaker, public std::enable_shared_from_this<Sp
 
   void look() {
     if (pools_.look()) dirty_ = true;
-    auto links = read_links();
+    auto links = l2::read_links();
     if (!links) {
       log::warn("links: {}", links.error().message);
     } else if (*links != links_ || !problems_.empty()) {
@@ -195,10 +204,12 @@ class SpeakerImpl final : public Speaker, public std::enable_shared_from_this<Sp
       auto facts = service_facts(*s, by_service[s->metadata().namespace_() + "/" + s->metadata().name()], options_.load_balancer_class);
       if (!facts.addresses.empty()) f.services.push_back(std::move(facts));
     });
-    carry_out(plan_announcements(f));
+    carry_out(l2::plan_announcements(f));
+    // Routers are told nothing before everything is known: one that kept our routes over a restart must not drop some of them.
+    if (synced()) bgp_.update(std::move(f));
   }
 
-  void carry_out(Plan plan) {
+  void carry_out(l2::Plan plan) {
     const auto problems = announcer_.set(plan, links_);
     for (const auto& p : problems)
       if (std::find(problems_.begin(), problems_.end(), p) == problems_.end()) log::warn("{}", p);
@@ -223,11 +234,25 @@ class SpeakerImpl final : public Speaker, public std::enable_shared_from_this<Sp
     plan_ = std::move(plan);
   }
 
+  bgp::References references() {
+    bgp::References r;
+    r.node = [this]() -> std::optional<corev1::ObjectReference> {
+      const auto n = nodes_->get(options_.node_name);
+      return n ? std::optional(kube::reference_to(*n)) : std::nullopt;
+    };
+    r.service = [this](const std::string& key) -> std::optional<corev1::ObjectReference> {
+      const auto s = services_->get(key);
+      return s ? std::optional(kube::reference_to(*s)) : std::nullopt;
+    };
+    return r;
+  }
+
   metrics::Labels labels(const IpAddress& ip, const std::string& key) const {
     return {{"service", key}, {"protocol", "layer2"}, {"node", options_.node_name}, {"ip", ip.to_string()}};
   }
 
   void publish() {
+    bgp_.publish();
     const auto s = announcer_.stats();
     registry_.gauge("metallb_layer2_requests_received", "Questions for addresses that we announce").set(static_cast<double>(s.questions));
     registry_.gauge("metallb_layer2_responses_sent", "Answers to them").set(static_cast<double>(s.answers));
@@ -245,8 +270,9 @@ class SpeakerImpl final : public Speaker, public std::enable_shared_from_this<Sp
   std::shared_ptr<kube::Informer<corev1::Node>> nodes_;
   std::shared_ptr<kube::Informer<discoveryv1::EndpointSlice>> slices_;
   kube::EventRecorder events_;
-  Announcer announcer_;
-  Membership membership_;
+  l2::Announcer announcer_;
+  l2::Membership membership_;
+  bgp::BgpSpeaker bgp_;
   udp::socket socket_;
   bool v6_ = false;
   net::steady_timer timer_;
@@ -254,9 +280,10 @@ class SpeakerImpl final : public Speaker, public std::enable_shared_from_this<Sp
   std::vector<LinkFacts> links_;
   std::map<std::string, std::vector<IpAddress>> peers_;  // other nodes, by name
   std::set<std::string> alive_;
-  Plan plan_;
+  l2::Plan plan_;
   std::vector<std::string> problems_;
   bool settled_ = false;
+  bool was_synced_ = false;
   bool dirty_ = true;
   bool stopping_ = false;
 };
@@ -269,4 +296,4 @@ Result<std::shared_ptr<Speaker>> start_speaker(std::shared_ptr<kube::Client> cli
   return std::shared_ptr<Speaker>(std::move(speaker));
 }
 
-}  // namespace fairlead::lb::l2
+}  // namespace fairlead::lb
