@@ -72,11 +72,13 @@ Result<> trust(SSL_CTX* ctx, std::string_view ca_pem, std::string_view what, boo
 }
 
 constexpr unsigned char kAlpn[] = "\x08http/1.1";
+constexpr unsigned char kAlpnHttp2[] = "\x02h2";
 
-int choose_alpn(SSL*, const unsigned char** out, unsigned char* out_len, const unsigned char* in, unsigned in_len, void*) {
+// `ours` is one name, as on the wire.
+int choose_alpn(SSL*, const unsigned char** out, unsigned char* out_len, const unsigned char* in, unsigned in_len, void* ours) {
+  const auto* own = static_cast<const unsigned char*>(ours);
   unsigned char* chosen = nullptr;
-  if (SSL_select_next_proto(&chosen, out_len, kAlpn, sizeof kAlpn - 1, in, in_len) != OPENSSL_NPN_NEGOTIATED)
-    return SSL_TLSEXT_ERR_ALERT_FATAL;
+  if (SSL_select_next_proto(&chosen, out_len, own, 1u + own[0], in, in_len) != OPENSSL_NPN_NEGOTIATED) return SSL_TLSEXT_ERR_ALERT_FATAL;
   *out = chosen;
   return SSL_TLSEXT_ERR_OK;
 }
@@ -122,16 +124,17 @@ std::string openssl_errors() {
   return out.empty() ? "unknown TLS error" : out;
 }
 
-Result<SslContext> make_server_context(const TlsOptions& o) {
+Result<SslContext> make_server_context(const TlsOptions& o, const ServerTerms& terms) {
   FL_TRY(auto ctx, make_context(TLS_server_method()));
   FL_TRY(const auto cert, read_file(o.certificate_file));
   FL_TRY(const auto key, read_file(o.key_file));
   FL_CHECK(use_certificate(ctx.get(), cert, key, o.certificate_file, o.key_file));
-  SSL_CTX_set_alpn_select_cb(ctx.get(), choose_alpn, nullptr);
+  SSL_CTX_set_alpn_select_cb(ctx.get(), choose_alpn, const_cast<unsigned char*>(terms.http2 ? kAlpnHttp2 : kAlpn));
   if (o.client_ca_file.empty()) return ctx;
   FL_TRY(const auto ca, read_file(o.client_ca_file));
   FL_CHECK(trust(ctx.get(), ca, o.client_ca_file, true));
-  SSL_CTX_set_verify(ctx.get(), SSL_VERIFY_PEER, accept_and_remember);
+  if (terms.require_client_certificate) SSL_CTX_set_verify(ctx.get(), SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, nullptr);
+  else SSL_CTX_set_verify(ctx.get(), SSL_VERIFY_PEER, accept_and_remember);
   return ctx;
 }
 
@@ -179,11 +182,11 @@ void describe_peer(ssl_st* ssl, Peer& peer) {
   }
 }
 
-Result<std::unique_ptr<ServerTls>> ServerTls::create(const TlsOptions& options) {
-  std::unique_ptr<ServerTls> t(new ServerTls(options));
+Result<std::unique_ptr<ServerTls>> ServerTls::create(const TlsOptions& options, const ServerTerms& terms) {
+  std::unique_ptr<ServerTls> t(new ServerTls(options, terms));
   t->signature_ = t->signature();
   t->looked_ = std::chrono::steady_clock::now();
-  FL_TRY(t->context_, make_server_context(options));
+  FL_TRY(t->context_, make_server_context(options, terms));
   return t;
 }
 
@@ -204,7 +207,7 @@ SslContext ServerTls::current() {
   looked_ = now;
   auto seen = signature();
   if (seen == signature_) return context_;
-  auto made = make_server_context(options_);
+  auto made = make_server_context(options_, terms_);
   if (!made) {
     // Files that are half written now are tried again at the next look; one state of them is reported once.
     if (seen != refused_) log::warn("keep the old TLS certificate: {}", made.error().message);

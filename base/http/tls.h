@@ -1,5 +1,5 @@
-// OpenSSL contexts for the HTTP server and client: TLS 1.2 or newer, ALPN http/1.1, no session resumption (a resumed
-// session would outlive a change of the client CA). Internal to base/http.
+// OpenSSL contexts for the HTTP server and client, and for the store's server: TLS 1.2 or newer, ALPN, no session resumption (a
+// resumed session would outlive a change of the client CA). For implementation files.
 // Threads: contexts are immutable once made; ServerTls::current() may be called from any thread.
 #pragma once
 
@@ -17,7 +17,13 @@ namespace fairlead::http {
 
 using SslContext = std::shared_ptr<ssl_ctx_st>;
 
-Result<SslContext> make_server_context(const TlsOptions& options);
+// What a server speaks over TLS, and whether clients must show a certificate: what is not there or does not verify then ends the
+// handshake, instead of leaving the client without a name.
+struct ServerTerms {
+  bool http2 = false;  // ALPN h2 instead of http/1.1
+  bool require_client_certificate = false;
+};
+Result<SslContext> make_server_context(const TlsOptions& options, const ServerTerms& terms = {});
 Result<SslContext> make_client_context(const ClientTls& options);
 
 // "context: reason; reason" from OpenSSL's error queue, which it empties.
@@ -33,14 +39,15 @@ void describe_peer(ssl_st* ssl, Peer& peer);
 // and the old context stays.
 class ServerTls {
  public:
-  static Result<std::unique_ptr<ServerTls>> create(const TlsOptions& options);
+  static Result<std::unique_ptr<ServerTls>> create(const TlsOptions& options, const ServerTerms& terms = {});
   SslContext current();
 
  private:
-  explicit ServerTls(TlsOptions options) : options_(std::move(options)) {}
+  ServerTls(TlsOptions options, const ServerTerms& terms) : options_(std::move(options)), terms_(terms) {}
   std::string signature() const;  // inode, size and time of each file
 
   const TlsOptions options_;
+  const ServerTerms terms_;
   std::mutex mutex_;
   SslContext context_;
   std::string signature_;

@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 #include <malloc.h>
+#include <sys/resource.h>
 
 #include <boost/asio/signal_set.hpp>
 #include <charconv>
@@ -147,6 +148,14 @@ http::Handler health_handler(Store& store) {
   };
 }
 
+// One file descriptor for each client: as many as the system allows.
+void raise_file_limit() {
+  rlimit files{};
+  if (::getrlimit(RLIMIT_NOFILE, &files) != 0) return;
+  files.rlim_cur = files.rlim_max;
+  ::setrlimit(RLIMIT_NOFILE, &files);
+}
+
 Task<> wait_for_signal(net::io_context& io) {
   net::signal_set signals(io, SIGINT, SIGTERM);
   auto [ec, number] = co_await signals.async_wait(use_result);
@@ -166,6 +175,7 @@ Result<> serve_until_signal(const Flags& f) {
   o.trusted_ca_file = f.ca;
   o.client_certificates = f.client_cert_auth;
   o.max_request_bytes = f.max_request_bytes;
+  o.max_txn_ops = f.max_txn_ops;
   o.advertise_urls = f.advertise.empty() ? f.listen : f.advertise;
   FL_TRY(o.progress_interval, parse_age("--experimental-watch-progress-notify-interval", f.progress_text, std::chrono::seconds(1)));
   for (const auto& text : f.listen) {
@@ -181,6 +191,7 @@ Result<> serve_until_signal(const Flags& f) {
   const bool by_revision = f.compaction_mode == "revision";
   FL_TRY(const auto age, parse_age("--auto-compaction-retention", f.compaction_retention, by_revision ? std::chrono::milliseconds(1) : std::chrono::hours(1)));
 
+  raise_file_limit();
   ::mallopt(M_ARENA_MAX, 4);  // memory moves between threads here; many arenas only scatter it
   const auto begin = std::chrono::steady_clock::now();
   FL_TRY(auto store, Store::open(f.data_dir, so));
@@ -233,8 +244,8 @@ int run_etcd(int argc, char** argv) {
   app.add_option("--listen-metrics-urls", f.metrics, "URLs for /metrics, /health, /livez, /readyz and /version")->delimiter(',');
   app.add_option("--cert-file", f.cert, "server certificate (PEM)");
   app.add_option("--key-file", f.key, "its key (PEM)");
-  app.add_option("--trusted-ca-file", f.ca, "CA for client certificates (PEM)");
-  app.add_flag("--client-cert-auth", f.client_cert_auth, "require client certificates; their CN is the user");
+  app.add_option("--trusted-ca-file", f.ca, "clients must show a certificate of this CA (PEM)");
+  app.add_flag("--client-cert-auth", f.client_cert_auth, "the CN of a client's certificate is the user; needs --trusted-ca-file");
   app.add_option("--quota-backend-bytes", f.quota, "raise NOSPACE beyond this size; 0: 2 GiB");
   app.add_option("--auto-compaction-mode", f.compaction_mode, "periodic or revision")->capture_default_str();
   app.add_option("--auto-compaction-retention", f.compaction_retention, "5m, 1h, a number of hours, or of revisions; 0: off")->capture_default_str();

@@ -504,6 +504,14 @@ Result<std::shared_ptr<grpc::ChannelCredentials>> credentials(const RemoteOption
   return grpc::SslCredentials(ssl);
 }
 
+// A call that does not wait fails with the reason that the channel keeps to itself: refused, or what TLS found wrong.
+std::string why_not_connected(const std::shared_ptr<grpc::Channel>& channel) {
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(2));
+  pb::StatusResponse reply;
+  return pb::Maintenance::NewStub(channel)->Status(&context, {}, &reply).error_message();
+}
+
 }  // namespace
 
 Result<std::shared_ptr<Remote>> Remote::connect(RemoteOptions options) {
@@ -521,7 +529,7 @@ Result<std::shared_ptr<Remote>> Remote::connect(RemoteOptions options) {
   args.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);  // a connection of its own, also beside others to the same server
   auto channel = grpc::CreateCustomChannel(endpoints.target, creds, args);
   if (!channel->WaitForConnected(std::chrono::system_clock::now() + options.dial_timeout))
-    return fail(ErrorCode::unavailable, "no connection to etcd at {} within {} ms", endpoints.target, options.dial_timeout.count());
+    return fail(ErrorCode::unavailable, "no connection to etcd at {} within {} ms: {}", endpoints.target, options.dial_timeout.count(), why_not_connected(channel));
   auto client = std::make_shared<Client>(std::move(channel), std::move(options));
   FL_CHECK(client->log_in());
   client->learn_version();

@@ -1,13 +1,9 @@
 #include "controlplane/etcd/server.h"
 
-#include <grpcpp/ext/health_check_service_server_builder_option.h>
-#include <grpcpp/health_check_service_interface.h>
-
 #include <algorithm>
 #include <future>
 
 #include "base/files.h"
-#include "controlplane/etcd/grpc_hold.h"
 #include "controlplane/etcd/server_core.h"
 
 namespace fairlead::etcd {
@@ -54,40 +50,36 @@ void Workers::stop() {
     if (t.joinable()) t.join();
 }
 
-grpc::Status to_status(const Error& e) {
-  using grpc::StatusCode;
+rpc::Status to_status(const Error& e) {
+  using rpc::Code;
   const auto code = [&] {
     switch (e.code) {
-      case ErrorCode::expired: return StatusCode::OUT_OF_RANGE;
-      case ErrorCode::invalid_argument: return StatusCode::INVALID_ARGUMENT;
-      case ErrorCode::resource_exhausted: return StatusCode::RESOURCE_EXHAUSTED;
-      case ErrorCode::not_found: return StatusCode::NOT_FOUND;
-      case ErrorCode::failed_precondition: return StatusCode::FAILED_PRECONDITION;
-      case ErrorCode::permission_denied: return StatusCode::PERMISSION_DENIED;
-      case ErrorCode::unauthenticated: return StatusCode::UNAUTHENTICATED;
-      case ErrorCode::unavailable: return StatusCode::UNAVAILABLE;
-      case ErrorCode::cancelled: return StatusCode::CANCELLED;
-      case ErrorCode::data_loss: return StatusCode::DATA_LOSS;
-      case ErrorCode::unimplemented: return StatusCode::UNIMPLEMENTED;
-      case ErrorCode::timeout: return StatusCode::DEADLINE_EXCEEDED;
-      default: return StatusCode::UNKNOWN;
+      case ErrorCode::expired: return Code::out_of_range;
+      case ErrorCode::invalid_argument: return Code::invalid_argument;
+      case ErrorCode::resource_exhausted: return Code::resource_exhausted;
+      case ErrorCode::not_found: return Code::not_found;
+      case ErrorCode::failed_precondition: return Code::failed_precondition;
+      case ErrorCode::permission_denied: return Code::permission_denied;
+      case ErrorCode::unauthenticated: return Code::unauthenticated;
+      case ErrorCode::unavailable: return Code::unavailable;
+      case ErrorCode::cancelled: return Code::cancelled;
+      case ErrorCode::data_loss: return Code::data_loss;
+      case ErrorCode::unimplemented: return Code::unimplemented;
+      case ErrorCode::timeout: return Code::deadline_exceeded;
+      default: return Code::unknown;
     }
   }();
-  return grpc::Status(code, e.message);
+  return {code, e.message};
 }
 
-Result<std::string> ServerCore::caller(const grpc::CallbackServerContext* context) {
+Result<std::string> ServerCore::caller(const rpc::Call& call) {
   if (!auth.enabled()) return std::string();
-  const auto& metadata = context->client_metadata();
-  for (const char* name : {"token", "authorization"})
-    if (const auto it = metadata.find(name); it != metadata.end()) return auth.user_of(std::string(it->second.data(), it->second.size()));
-  if (options.client_certificates)
-    for (const auto& cn : context->auth_context()->FindPropertyValues("x509_common_name")) return std::string(cn.data(), cn.size());
-  return std::string();
+  if (!call.token().empty()) return auth.user_of(call.token());
+  return options.client_certificates ? call.common_name() : std::string();
 }
 
-Result<> ServerCore::admin(const grpc::CallbackServerContext* context) {
-  FL_TRY(const auto user, caller(context));
+Result<> ServerCore::admin(const rpc::Call& call) {
+  FL_TRY(const auto user, caller(call));
   return auth.allow_admin(user);
 }
 
@@ -98,9 +90,7 @@ class Server::Impl {
   Result<> listen();
 
   ServerCore core;
-  std::vector<std::unique_ptr<grpc::Service>> services;
-  std::unique_ptr<grpc::Server> server;
-  int port = 0;
+  std::vector<std::shared_ptr<void>> services;
 };
 
 namespace {
@@ -116,17 +106,27 @@ Result<std::uint64_t> kept_id(Store& store, Random& random, const std::string& n
   return id;
 }
 
-Result<std::shared_ptr<grpc::ServerCredentials>> credentials(const ServerOptions& o) {
-  if (o.certificate_file.empty() && o.key_file.empty()) return grpc::InsecureServerCredentials();
-  FL_TRY_CTX(auto certificate, read_file(o.certificate_file), "--cert-file");
-  FL_TRY_CTX(auto key, read_file(o.key_file), "--key-file");
-  grpc::SslServerCredentialsOptions tls(o.client_certificates ? GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY
-                                                              : GRPC_SSL_DONT_REQUEST_CLIENT_CERTIFICATE);
-  tls.pem_key_cert_pairs.push_back({key, certificate});
-  if (!o.trusted_ca_file.empty()) {
-    FL_TRY_CTX(tls.pem_root_certs, read_file(o.trusted_ca_file), "--trusted-ca-file");
-  }
-  return grpc::SslServerCredentials(tls);
+Result<std::optional<http::TlsOptions>> tls_options(const ServerOptions& o) {
+  if (o.certificate_file.empty() && o.key_file.empty()) return std::optional<http::TlsOptions>();
+  http::TlsOptions tls;
+  tls.certificate_file = o.certificate_file;
+  tls.key_file = o.key_file;
+  tls.client_ca_file = o.trusted_ca_file;
+  for (const auto& [flag, file] : {std::pair<const char*, std::string>{"--cert-file", tls.certificate_file}, {"--key-file", tls.key_file}, {"--trusted-ca-file", tls.client_ca_file}})
+    if (!file.empty() || flag != std::string("--trusted-ca-file")) FL_CHECK_CTX(read_file(file), "{}", flag);
+  return std::optional(std::move(tls));
+}
+
+// grpc.health.v1: serving, as long as anybody answers.
+void add_health_service(rpc::Methods& methods) {
+  static const auto serving = [] {
+    etcdserverpb::WatchCancelRequest m;  // one varint in field 1, as HealthCheckResponse has
+    m.set_watch_id(1);
+    return m;
+  }();
+  rpc::Method check;
+  check.unary = [](const rpc::CallPtr& call, std::string_view) { call->reply(serving); };
+  methods.add("/grpc.health.v1.Health/Check", std::move(check));
 }
 
 }  // namespace
@@ -140,26 +140,24 @@ Result<> Server::Impl::identify() {
 
 Result<> Server::Impl::listen() {
   const auto& o = core.options;
-  FL_TRY(auto creds, credentials(o));
-  grpc::EnableDefaultHealthCheckService(true);
-  grpc::ServerBuilder builder;
-  std::vector<int> ports(o.listen.size(), -1);
-  for (std::size_t i = 0; i < o.listen.size(); ++i) builder.AddListeningPort(o.listen[i], creds, &ports[i]);
-  builder.SetMaxReceiveMessageSize(static_cast<int>(o.max_request_bytes + (512u << 10)));
-  builder.SetMaxSendMessageSize(-1);
-  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, static_cast<int>(std::min<std::size_t>(o.max_streams, 0x7fffffff)));
-  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
-  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 5000);
-  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
-  builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PING_STRIKES, 0);
-  for (auto make : {make_kv_service, make_lease_service, make_watch_service, make_maintenance_service, make_cluster_service, make_auth_service})
-    services.push_back(make(core));
-  for (auto& s : services) builder.RegisterService(s.get());
-  server = builder.BuildAndStart();
-  for (std::size_t i = 0; i < ports.size(); ++i)
-    if (!server || (ports[i] <= 0 && !o.listen[i].starts_with("unix:")))
-      return fail(ErrorCode::unavailable, "listen on {}: the address cannot be used (taken, not local, or bad certificate files)", o.listen[i]);
-  port = ports.empty() ? 0 : ports[0];
+  rpc::ServerOptions r;
+  r.listen = o.listen;
+  FL_TRY(r.tls, tls_options(o));
+  r.limits.message_bytes = o.max_request_bytes + (512u << 10);
+  r.limits.streams = o.max_streams;
+  r.threads = std::clamp(std::thread::hardware_concurrency(), 2u, 8u);
+  r.round_begins = [&store = core.store] { store.gather(); };
+  r.round_ends = [&store = core.store] { store.hand_in(); };
+  rpc::Methods methods;
+  add_kv_service(core, methods);
+  add_lease_service(core, methods);
+  services.push_back(add_watch_service(core, methods));
+  add_maintenance_service(core, methods);
+  add_cluster_service(core, methods);
+  services.push_back(add_auth_service(core, methods));
+  add_health_service(methods);
+  FL_TRY(core.server, rpc::Server::listen(std::move(r), std::move(methods)));
+  core.server->begin();
   return {};
 }
 
@@ -168,7 +166,6 @@ Server::~Server() { stop(); }
 
 Result<std::unique_ptr<Server>> Server::start(Store& store, ServerOptions options) {
   if (options.listen.empty()) return fail(ErrorCode::invalid_argument, "no address to listen on");
-  hold_grpc();
   auto impl = std::make_unique<Impl>(store, options);
   FL_CHECK(impl->identify());
   FL_CHECK(impl->listen());
@@ -176,14 +173,10 @@ Result<std::unique_ptr<Server>> Server::start(Store& store, ServerOptions option
 }
 
 void Server::stop() {
-  if (!impl_ || !impl_->server) return;
-  impl_->server->Shutdown(std::chrono::system_clock::now() + std::chrono::milliseconds(500));
-  impl_->server->Wait();
-  impl_->core.workers.stop();
-  impl_->server.reset();
+  if (impl_ && impl_->core.server) impl_->core.server->stop();
 }
 
-int Server::port() const { return impl_->port; }
+int Server::port() const { return impl_->core.server->port(); }
 std::uint64_t Server::cluster_id() const { return impl_->core.cluster_id; }
 std::uint64_t Server::member_id() const { return impl_->core.member_id; }
 

@@ -1,7 +1,7 @@
 // The etcd v3 gRPC API over an embedded store, so that etcdctl, clientv3 and a stock kube-apiserver can use it. The only
-// header a user needs; gRPC itself is included by server_*.cc alone.
+// header a user needs. gRPC's own library is not used here (docs/decisions/0010-store-transport.md): rpc/ serves its protocol.
 //
-// Threads: gRPC's own plus a few for answers. The store and the clock must outlive the server. Errors of start() name the
+// Threads: a few of its own. The store and the clock must outlive the server. Errors of start() name the
 // address or file. Texts and codes of RPC errors are etcd's (errors.h).
 // Left out, answered with UNIMPLEMENTED or a precondition error: adding members, moving the leader, downgrades; the JSON
 // gateway and the v2 API do not exist.
@@ -21,11 +21,13 @@ struct ServerOptions {
   std::vector<std::string> listen;           // "127.0.0.1:2379", "unix:/path"
   std::vector<std::string> advertise_urls;   // told by member list
   std::string name = "default";
-  std::string certificate_file, key_file, trusted_ca_file;  // TLS when given
-  bool client_certificates = false;          // ask for, and verify, a client certificate; its CN may be a user
+  std::string certificate_file, key_file;    // TLS when given
+  std::string trusted_ca_file;               // clients must show a certificate of this CA
+  bool client_certificates = false;          // and its CN is the user, where authentication is on
   std::chrono::milliseconds progress_interval{10 * 60 * 1000};
   std::size_t max_request_bytes = 1536 * 1024;
-  std::size_t max_streams = 0xffffffff;
+  std::size_t max_txn_ops = 128;
+  std::uint32_t max_streams = 0x7fffffff;  // of one connection
   const Clock* clock = nullptr;
   Random* random = nullptr;
 };

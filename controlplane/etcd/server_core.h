@@ -1,8 +1,5 @@
-// What the gRPC services share: the store, identities, authentication, errors, and threads that send answers so that the
-// store's writer does not.
+// What the gRPC services share: the store, identities, authentication, errors, and threads for work that takes its time.
 #pragma once
-
-#include <grpcpp/grpcpp.h>
 
 #include <condition_variable>
 #include <deque>
@@ -12,7 +9,8 @@
 
 #include "controlplane/etcd/auth.h"
 #include "controlplane/etcd/errors.h"
-#include "controlplane/etcd/proto/rpc.grpc.pb.h"
+#include "controlplane/etcd/proto/rpc.pb.h"
+#include "controlplane/etcd/rpc/server.h"
 #include "controlplane/etcd/server.h"
 
 namespace fairlead::etcd {
@@ -34,7 +32,7 @@ class Workers {
   std::vector<std::thread> threads_;
 };
 
-grpc::Status to_status(const Error& e);
+rpc::Status to_status(const Error& e);
 
 struct ServerCore {
   ServerCore(Store& s, const ServerOptions& o)
@@ -48,28 +46,31 @@ struct ServerCore {
     h->set_raft_term(term);
   }
   // Who calls: from the token, or from the client certificate. Empty: nobody, or authentication is off.
-  Result<std::string> caller(const grpc::CallbackServerContext* context);
-  Result<> admin(const grpc::CallbackServerContext* context);
+  Result<std::string> caller(const rpc::Call& call);
+  Result<> admin(const rpc::Call& call);
 
   Store& store;
   const ServerOptions options;
   const Clock& clock;
   Auth auth;
   std::uint64_t cluster_id = 0, member_id = 0, term = 2;
-  Workers workers{2};
+  std::unique_ptr<rpc::Server> server;
 };
 
+// Sends the reply, with a header if it has none yet, or the error.
 template <typename Reply>
-void finish(ServerCore& core, grpc::ServerUnaryReactor* reactor, Reply* reply, const Result<>& r) {
-  if (r && reply->header().revision() == 0) core.fill(reply->mutable_header());
-  reactor->Finish(r ? grpc::Status::OK : to_status(r.error()));
+void answer(ServerCore& core, const rpc::CallPtr& call, Reply& reply, const Result<>& r) {
+  if (!r) return call->finish(to_status(r.error()));
+  if (reply.header().revision() == 0) core.fill(reply.mutable_header());
+  call->reply(reply);
 }
 
-std::unique_ptr<grpc::Service> make_kv_service(ServerCore& core);
-std::unique_ptr<grpc::Service> make_lease_service(ServerCore& core);
-std::unique_ptr<grpc::Service> make_watch_service(ServerCore& core);
-std::unique_ptr<grpc::Service> make_maintenance_service(ServerCore& core);
-std::unique_ptr<grpc::Service> make_cluster_service(ServerCore& core);
-std::unique_ptr<grpc::Service> make_auth_service(ServerCore& core);
+void add_kv_service(ServerCore& core, rpc::Methods& methods);
+void add_lease_service(ServerCore& core, rpc::Methods& methods);
+// What a service keeps beside its methods lives as long as what it returns.
+std::shared_ptr<void> add_watch_service(ServerCore& core, rpc::Methods& methods);
+void add_maintenance_service(ServerCore& core, rpc::Methods& methods);
+void add_cluster_service(ServerCore& core, rpc::Methods& methods);
+std::shared_ptr<void> add_auth_service(ServerCore& core, rpc::Methods& methods);
 
 }  // namespace fairlead::etcd

@@ -5,189 +5,166 @@
 namespace fairlead::etcd {
 namespace {
 namespace pb = etcdserverpb;
-using grpc::CallbackServerContext;
-using grpc::ServerUnaryReactor;
+using rpc::CallPtr;
 
-// Headers inside a transaction carry only the revision; the outer one is complete.
-template <typename Value, typename Reply>
-std::function<void(Result<Value>)> answer(ServerCore& core, ServerUnaryReactor* reactor, Reply* reply) {
-  return [&core, reactor, reply](Result<Value> r) {
-    core.workers.post([&core, reactor, reply, r = std::move(r)]() mutable {
-      if (!r) return reactor->Finish(to_status(r.error()));
-      convert::to_proto(std::move(*r), *reply);
-      core.fill(reply->mutable_header(), reply->header().revision());
-      reactor->Finish(grpc::Status::OK);
-    });
+// What the store answers, as a message. Headers inside a transaction carry only the revision; the outer one is complete.
+template <typename Reply, typename Value>
+std::function<void(Result<Value>)> answering(ServerCore& core, const CallPtr& call) {
+  return [&core, call](Result<Value> r) {
+    if (!r) return call->finish(to_status(r.error()));
+    Reply reply;
+    convert::to_proto(std::move(*r), reply);
+    core.fill(reply.mutable_header(), reply.header().revision());
+    call->reply(reply);
   };
 }
 
-ServerUnaryReactor* refuse(ServerUnaryReactor* reactor, const Error& e) {
-  reactor->Finish(to_status(e));
-  return reactor;
+// For answers that are a header with a revision and no more.
+template <typename Reply>
+std::function<void(Result<Revision>)> answering_revision(ServerCore& core, const CallPtr& call) {
+  return [&core, call](Result<Revision> r) {
+    if (!r) return call->finish(to_status(r.error()));
+    Reply reply;
+    core.fill(reply.mutable_header(), *r);
+    call->reply(reply);
+  };
 }
 
-class KvService final : public pb::KV::CallbackService {
- public:
-  explicit KvService(ServerCore& core) : core_(core) {}
+template <typename Request>
+Result<> allowed(ServerCore& core, const CallPtr& call, const Request& r) {
+  FL_TRY(const auto user, core.caller(*call));
+  return core.auth.allow(user, r);
+}
 
-  ServerUnaryReactor* Range(CallbackServerContext* context, const pb::RangeRequest* m, pb::RangeResponse* reply) override {
-    auto* reactor = context->DefaultReactor();
-    auto read = [&]() -> Result<RangeResponse> {
-      FL_TRY(const auto request, convert::from_proto(*m));
-      FL_CHECK(check(request));
-      FL_TRY(const auto user, core_.caller(context));
-      FL_CHECK(core_.auth.allow_range(user, request.key, request.range_end, false));
-      return core_.store.range_now(request);
-    };
-    auto r = read();
-    if (!r) return refuse(reactor, r.error());
-    convert::to_proto(std::move(*r), *reply);
-    core_.fill(reply->mutable_header(), reply->header().revision());
-    reactor->Finish(grpc::Status::OK);
-    return reactor;
-  }
+void range(ServerCore& core, const CallPtr& call, const pb::RangeRequest& m) {
+  auto read = [&]() -> Result<RangeResponse> {
+    FL_TRY(const auto request, convert::from_proto(m));
+    FL_CHECK(check(request));
+    FL_TRY(const auto user, core.caller(*call));
+    FL_CHECK(core.auth.allow_range(user, request.key, request.range_end, false));
+    return core.store.range_now(request);
+  };
+  answering<pb::RangeResponse, RangeResponse>(core, call)(read());
+}
 
-  ServerUnaryReactor* Put(CallbackServerContext* context, const pb::PutRequest* m, pb::PutResponse* reply) override {
-    auto* reactor = context->DefaultReactor();
-    auto request = convert::from_proto(std::move(*const_cast<pb::PutRequest*>(m)));  // ours until the call ends
-    if (auto ok = check(request); !ok) return refuse(reactor, ok.error());
-    if (auto ok = allowed(context, request); !ok) return refuse(reactor, ok.error());
-    core_.store.put(std::move(request), answer<PutResponse>(core_, reactor, reply));
-    return reactor;
-  }
+void put(ServerCore& core, const CallPtr& call, pb::PutRequest m) {
+  auto request = convert::from_proto(std::move(m));
+  auto ok = check(request);
+  if (ok) ok = allowed(core, call, request);
+  if (!ok) return call->finish(to_status(ok.error()));
+  core.store.put(std::move(request), answering<pb::PutResponse, PutResponse>(core, call));
+}
 
-  ServerUnaryReactor* DeleteRange(CallbackServerContext* context, const pb::DeleteRangeRequest* m, pb::DeleteRangeResponse* reply) override {
-    auto* reactor = context->DefaultReactor();
-    auto request = convert::from_proto(*m);
-    if (auto ok = check(request); !ok) return refuse(reactor, ok.error());
-    if (auto ok = allowed(context, request); !ok) return refuse(reactor, ok.error());
-    core_.store.delete_range(std::move(request), answer<DeleteRangeResponse>(core_, reactor, reply));
-    return reactor;
-  }
+void delete_range(ServerCore& core, const CallPtr& call, const pb::DeleteRangeRequest& m) {
+  auto request = convert::from_proto(m);
+  auto ok = check(request);
+  if (ok) ok = allowed(core, call, request);
+  if (!ok) return call->finish(to_status(ok.error()));
+  core.store.delete_range(std::move(request), answering<pb::DeleteRangeResponse, DeleteRangeResponse>(core, call));
+}
 
-  ServerUnaryReactor* Txn(CallbackServerContext* context, const pb::TxnRequest* m, pb::TxnResponse* reply) override {
-    auto* reactor = context->DefaultReactor();
-    auto request = convert::from_proto(std::move(*const_cast<pb::TxnRequest*>(m)));
-    if (!request) return refuse(reactor, request.error());
-    if (auto ok = check(*request, {128, core_.options.max_request_bytes}); !ok) return refuse(reactor, ok.error());
-    if (auto ok = allowed(context, *request); !ok) return refuse(reactor, ok.error());
-    core_.store.txn(std::move(*request), answer<TxnResponse>(core_, reactor, reply));
-    return reactor;
-  }
+void txn(ServerCore& core, const CallPtr& call, pb::TxnRequest m) {
+  auto request = convert::from_proto(std::move(m));
+  if (!request) return call->finish(to_status(request.error()));
+  auto ok = check(*request, {core.options.max_txn_ops, core.options.max_request_bytes});
+  if (ok) ok = allowed(core, call, *request);
+  if (!ok) return call->finish(to_status(ok.error()));
+  core.store.txn(std::move(*request), answering<pb::TxnResponse, TxnResponse>(core, call));
+}
 
-  ServerUnaryReactor* Compact(CallbackServerContext* context, const pb::CompactionRequest* m, pb::CompactionResponse* reply) override {
-    auto* reactor = context->DefaultReactor();
-    if (auto ok = core_.admin(context); !ok) return refuse(reactor, ok.error());
-    core_.store.compact(m->revision(), m->physical(), [this, reactor, reply](Result<Revision> r) {
-      if (r) core_.fill(reply->mutable_header(), *r);
-      core_.workers.post([reactor, r = std::move(r)] { reactor->Finish(r ? grpc::Status::OK : to_status(r.error())); });
-    });
-    return reactor;
-  }
-
- private:
-  template <typename Request>
-  Result<> allowed(CallbackServerContext* context, const Request& r) {
-    FL_TRY(const auto user, core_.caller(context));
-    return core_.auth.allow(user, r);
-  }
-  ServerCore& core_;
-};
+void compact(ServerCore& core, const CallPtr& call, const pb::CompactionRequest& m) {
+  if (auto ok = core.admin(*call); !ok) return call->finish(to_status(ok.error()));
+  core.store.compact(m.revision(), m.physical(), answering_revision<pb::CompactionResponse>(core, call));
+}
 
 // One lease's client sends a request each few seconds; answers go out in order.
-class KeepAlive final : public grpc::ServerBidiReactor<pb::LeaseKeepAliveRequest, pb::LeaseKeepAliveResponse> {
+class KeepAlive final : public rpc::StreamHandler {
  public:
-  explicit KeepAlive(ServerCore& core) : core_(core) { StartRead(&request_); }
-  void OnReadDone(bool ok) override {
-    if (!ok) return Finish(grpc::Status::OK);
-    reply_.Clear();
-    const auto kept = core_.store.lease_keep_alive_now(request_.id());
-    if (!kept) return Finish(to_status(kept.error()));
-    core_.fill(reply_.mutable_header());
-    reply_.set_id(request_.id());
-    reply_.set_ttl(kept->ttl_seconds);
-    StartWrite(&reply_);
+  KeepAlive(ServerCore& core, CallPtr call) : core_(core), call_(std::move(call)) {}
+  void on_message(std::string_view bytes) override {
+    pb::LeaseKeepAliveRequest m;
+    if (!m.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) return call_->finish(rpc::malformed());
+    const auto kept = core_.store.lease_keep_alive_now(m.id());
+    if (!kept) return call_->finish(to_status(kept.error()));
+    pb::LeaseKeepAliveResponse reply;
+    core_.fill(reply.mutable_header());
+    reply.set_id(m.id());
+    reply.set_ttl(kept->ttl_seconds);
+    call_->send(reply);
   }
-  void OnWriteDone(bool ok) override {
-    if (!ok) return Finish(grpc::Status::OK);
-    StartRead(&request_);
-  }
-  void OnDone() override { delete this; }
+  void on_end() override { call_->finish({}); }
 
  private:
   ServerCore& core_;
-  pb::LeaseKeepAliveRequest request_;
-  pb::LeaseKeepAliveResponse reply_;
+  const CallPtr call_;
 };
 
-class LeaseService final : public pb::Lease::CallbackService {
- public:
-  explicit LeaseService(ServerCore& core) : core_(core) {}
+void lease_grant(ServerCore& core, const CallPtr& call, const pb::LeaseGrantRequest& m) {
+  core.store.lease_grant(m.ttl(), m.id(), [&core, call](Result<LeaseGrant> r) {
+    if (!r) return call->finish(to_status(r.error()));
+    pb::LeaseGrantResponse reply;
+    core.fill(reply.mutable_header());
+    reply.set_id(r->id);
+    reply.set_ttl(r->ttl_seconds);
+    call->reply(reply);
+  });
+}
 
-  ServerUnaryReactor* LeaseGrant(CallbackServerContext* context, const pb::LeaseGrantRequest* m, pb::LeaseGrantResponse* reply) override {
-    auto* reactor = context->DefaultReactor();
-    core_.store.lease_grant(m->ttl(), m->id(), [this, reactor, reply](Result<etcd::LeaseGrant> r) {
-      core_.workers.post([this, reactor, reply, r = std::move(r)] {
-        if (!r) return reactor->Finish(to_status(r.error()));
-        core_.fill(reply->mutable_header());
-        reply->set_id(r->id);
-        reply->set_ttl(r->ttl_seconds);
-        reactor->Finish(grpc::Status::OK);
-      });
-    });
-    return reactor;
-  }
+// Whoever ends a lease deletes its keys, and whoever lists them reads their names.
+Result<> may_touch(ServerCore& core, const CallPtr& call, LeaseId id, bool write) {
+  if (!core.auth.enabled()) return {};
+  FL_TRY(const auto user, core.caller(*call));
+  for (const auto& key : core.store.lease_info(id, true).keys) FL_CHECK(core.auth.allow_range(user, key, {}, write));
+  return {};
+}
 
-  ServerUnaryReactor* LeaseRevoke(CallbackServerContext* context, const pb::LeaseRevokeRequest* m, pb::LeaseRevokeResponse* reply) override {
-    auto* reactor = context->DefaultReactor();
-    if (auto ok = may_touch(context, m->id(), true); !ok) return refuse(reactor, ok.error());
-    core_.store.lease_revoke(m->id(), [this, reactor, reply](Result<Revision> r) {
-      if (r) core_.fill(reply->mutable_header(), *r);
-      core_.workers.post([reactor, r = std::move(r)] { reactor->Finish(r ? grpc::Status::OK : to_status(r.error())); });
-    });
-    return reactor;
-  }
+void lease_revoke(ServerCore& core, const CallPtr& call, const pb::LeaseRevokeRequest& m) {
+  if (auto ok = may_touch(core, call, m.id(), true); !ok) return call->finish(to_status(ok.error()));
+  core.store.lease_revoke(m.id(), answering_revision<pb::LeaseRevokeResponse>(core, call));
+}
 
-  grpc::ServerBidiReactor<pb::LeaseKeepAliveRequest, pb::LeaseKeepAliveResponse>* LeaseKeepAlive(CallbackServerContext*) override {
-    return new KeepAlive(core_);
-  }
+void lease_time_to_live(ServerCore& core, const CallPtr& call, const pb::LeaseTimeToLiveRequest& m) {
+  if (m.keys())
+    if (auto ok = may_touch(core, call, m.id(), false); !ok) return call->finish(to_status(ok.error()));
+  auto info = core.store.lease_info(m.id(), m.keys());
+  pb::LeaseTimeToLiveResponse reply;
+  reply.set_id(m.id());
+  reply.set_ttl(info.ttl_seconds);
+  reply.set_grantedttl(info.granted_ttl_seconds);
+  for (auto& k : info.keys) reply.add_keys(std::move(k));
+  answer(core, call, reply, {});
+}
 
-  ServerUnaryReactor* LeaseTimeToLive(CallbackServerContext* context, const pb::LeaseTimeToLiveRequest* m, pb::LeaseTimeToLiveResponse* reply) override {
-    auto* reactor = context->DefaultReactor();
-    if (m->keys())
-      if (auto ok = may_touch(context, m->id(), false); !ok) return refuse(reactor, ok.error());
-    auto info = core_.store.lease_info(m->id(), m->keys());
-    core_.fill(reply->mutable_header());
-    reply->set_id(m->id());
-    reply->set_ttl(info.ttl_seconds);
-    reply->set_grantedttl(info.granted_ttl_seconds);
-    for (auto& k : info.keys) reply->add_keys(std::move(k));
-    reactor->Finish(grpc::Status::OK);
-    return reactor;
-  }
+void lease_leases(ServerCore& core, const CallPtr& call, const pb::LeaseLeasesRequest&) {
+  pb::LeaseLeasesResponse reply;
+  for (const auto id : core.store.leases()) reply.add_leases()->set_id(id);
+  answer(core, call, reply, {});
+}
 
-  ServerUnaryReactor* LeaseLeases(CallbackServerContext* context, const pb::LeaseLeasesRequest*, pb::LeaseLeasesResponse* reply) override {
-    core_.fill(reply->mutable_header());
-    for (const auto id : core_.store.leases()) reply->add_leases()->set_id(id);
-    auto* reactor = context->DefaultReactor();
-    reactor->Finish(grpc::Status::OK);
-    return reactor;
-  }
-
- private:
-  // Whoever ends a lease deletes its keys, and whoever lists them reads their names.
-  Result<> may_touch(CallbackServerContext* context, LeaseId id, bool write) {
-    if (!core_.auth.enabled()) return {};
-    FL_TRY(const auto user, core_.caller(context));
-    for (const auto& key : core_.store.lease_info(id, true).keys) FL_CHECK(core_.auth.allow_range(user, key, {}, write));
-    return {};
-  }
-  ServerCore& core_;
-};
+// A function of this file as a method.
+template <typename Request, typename Serve>
+rpc::Method method(ServerCore& core, Serve serve) {
+  return rpc::unary<Request>([&core, serve](const CallPtr& call, Request m) { serve(core, call, std::move(m)); });
+}
 
 }  // namespace
 
-std::unique_ptr<grpc::Service> make_kv_service(ServerCore& core) { return std::make_unique<KvService>(core); }
-std::unique_ptr<grpc::Service> make_lease_service(ServerCore& core) { return std::make_unique<LeaseService>(core); }
+void add_kv_service(ServerCore& core, rpc::Methods& methods) {
+  methods.add("/etcdserverpb.KV/Range", method<pb::RangeRequest>(core, range));
+  methods.add("/etcdserverpb.KV/Put", method<pb::PutRequest>(core, put));
+  methods.add("/etcdserverpb.KV/DeleteRange", method<pb::DeleteRangeRequest>(core, delete_range));
+  methods.add("/etcdserverpb.KV/Txn", method<pb::TxnRequest>(core, txn));
+  methods.add("/etcdserverpb.KV/Compact", method<pb::CompactionRequest>(core, compact));
+}
+
+void add_lease_service(ServerCore& core, rpc::Methods& methods) {
+  methods.add("/etcdserverpb.Lease/LeaseGrant", method<pb::LeaseGrantRequest>(core, lease_grant));
+  methods.add("/etcdserverpb.Lease/LeaseRevoke", method<pb::LeaseRevokeRequest>(core, lease_revoke));
+  methods.add("/etcdserverpb.Lease/LeaseTimeToLive", method<pb::LeaseTimeToLiveRequest>(core, lease_time_to_live));
+  methods.add("/etcdserverpb.Lease/LeaseLeases", method<pb::LeaseLeasesRequest>(core, lease_leases));
+  rpc::Method keep_alive;
+  keep_alive.stream = [&core](const CallPtr& call) { return std::make_shared<KeepAlive>(core, call); };
+  methods.add("/etcdserverpb.Lease/LeaseKeepAlive", std::move(keep_alive));
+}
 
 }  // namespace fairlead::etcd

@@ -1,7 +1,8 @@
-// The service Watch: one reactor for each stream, many watches on it. At most one message is being sent; the next batch is
+// The service Watch: one handler for each stream, many watches on it. At most one message is being sent; the next batch is
 // fetched only then, so a slow client costs no memory here (its watchers fall behind and read the log later).
 #include <algorithm>
 #include <set>
+#include <thread>
 
 #include "controlplane/etcd/convert.h"
 #include "controlplane/etcd/server_core.h"
@@ -12,38 +13,30 @@ namespace pb = etcdserverpb;
 
 constexpr std::int64_t kNoId = -1;
 
-class Stream final : public grpc::ServerBidiReactor<pb::WatchRequest, pb::WatchResponse>, public std::enable_shared_from_this<Stream> {
+class Stream final : public rpc::StreamHandler, public std::enable_shared_from_this<Stream> {
  public:
-  Stream(ServerCore& core, grpc::CallbackServerContext* context) : core_(core), context_(context) {}
-  void begin(std::shared_ptr<Stream> self) {
-    self_ = std::move(self);  // until OnDone
-    StartRead(&request_);
-  }
+  Stream(ServerCore& core, rpc::CallPtr call) : core_(core), call_(std::move(call)) {}
 
-  void OnReadDone(bool ok) override {
+  void on_message(std::string_view bytes) override {
+    pb::WatchRequest m;
+    if (!m.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) return call_->finish(rpc::malformed());
     {
       std::lock_guard lock(mutex_);
-      if (!ok) return end(grpc::Status::OK);
-      if (request_.has_create_request()) create(request_.create_request());
-      else if (request_.has_cancel_request()) cancel(request_.cancel_request().watch_id());
-      else if (request_.has_progress_request()) progress_wanted_ = true;
-      StartRead(&request_);
+      if (m.has_create_request()) create(m.create_request());
+      else if (m.has_cancel_request()) cancel(m.cancel_request().watch_id());
+      else if (m.has_progress_request()) progress_wanted_ = true;
     }
     pump();
   }
-  void OnWriteDone(bool ok) override {
+  void on_end() override { call_->finish({}); }
+  void on_drained() override {
     {
       std::lock_guard lock(mutex_);
       writing_ = false;
-      if (!ok) return end(grpc::Status::OK);
     }
     pump();
   }
-  void OnCancel() override {
-    std::lock_guard lock(mutex_);
-    end(grpc::Status::CANCELLED);
-  }
-  void OnDone() override {
+  void on_gone() override {
     std::map<std::int64_t, std::shared_ptr<Entry>> gone;
     {
       std::lock_guard lock(mutex_);
@@ -51,7 +44,6 @@ class Stream final : public grpc::ServerBidiReactor<pb::WatchRequest, pb::WatchR
       ended_ = true;
     }
     for (auto& [id, e] : gone) e->watcher->cancel();
-    self_.reset();
   }
 
   // Called every progress interval.
@@ -71,12 +63,7 @@ class Stream final : public grpc::ServerBidiReactor<pb::WatchRequest, pb::WatchR
     bool ready = true;
   };
 
-  // The functions below are called with the lock held, apart from pump().
-  void end(const grpc::Status& status) {
-    if (std::exchange(finished_, true)) return;
-    Finish(status);
-  }
-
+  // The functions below are called with the lock held, apart from wake() and pump().
   pb::WatchResponse& control(std::int64_t id) {
     auto& r = out_.emplace_back();
     core_.fill(r.mutable_header());
@@ -98,7 +85,7 @@ class Stream final : public grpc::ServerBidiReactor<pb::WatchRequest, pb::WatchR
     if (!request.range_end.empty() && request.range_end != open && request.key >= request.range_end)
       return refuse("mvcc: watcher range is empty");
     if (request.start_revision < 0) return refuse(errors::compacted().message);
-    auto user = core_.caller(context_);
+    auto user = core_.caller(*call_);
     auto allowed = user ? core_.auth.allow_range(*user, request.key, request.range_end, false) : Result<>(fail(user.error()));
     if (!allowed) return refuse(fmt::format("rpc error: code = {} desc = {}",
                                             allowed.error().code == ErrorCode::permission_denied ? "PermissionDenied" : "Unauthenticated",
@@ -139,7 +126,7 @@ class Stream final : public grpc::ServerBidiReactor<pb::WatchRequest, pb::WatchR
       woken_.push_back(id);
       if (std::exchange(pump_posted_, true)) return;
     }
-    core_.workers.post([self = shared_from_this()] {
+    core_.server->post([self = shared_from_this()] {
       {
         std::lock_guard lock(self->wake_mutex_);
         self->pump_posted_ = false;
@@ -156,14 +143,13 @@ class Stream final : public grpc::ServerBidiReactor<pb::WatchRequest, pb::WatchR
         if (watches_.contains(id)) ready_.insert(id);
       woken_.clear();
     }
-    if (writing_ || finished_ || ended_) return;
+    if (writing_ || ended_) return;
     if (out_.empty()) fetch();
     if (out_.empty()) notes();
     if (out_.empty()) return;
     writing_ = true;
-    sending_ = std::move(out_.front());
+    call_->send(out_.front());
     out_.pop_front();
-    StartWrite(&sending_);
   }
 
   // The next batch of the next watcher that has one.
@@ -231,12 +217,9 @@ class Stream final : public grpc::ServerBidiReactor<pb::WatchRequest, pb::WatchR
   Revision dispatched() const { return core_.store.dispatched(); }
 
   ServerCore& core_;
-  grpc::CallbackServerContext* const context_;
-  pb::WatchRequest request_;
-  pb::WatchResponse sending_;
-  std::shared_ptr<Stream> self_;
+  const rpc::CallPtr call_;
   std::mutex mutex_;
-  bool writing_ = false, finished_ = false, ended_ = false, progress_wanted_ = false;
+  bool writing_ = false, ended_ = false, progress_wanted_ = false;
   std::int64_t next_id_ = 0, turn_ = 0;
   std::map<std::int64_t, std::shared_ptr<Entry>> watches_;
   std::set<std::int64_t> ready_;
@@ -246,10 +229,11 @@ class Stream final : public grpc::ServerBidiReactor<pb::WatchRequest, pb::WatchR
   bool pump_posted_ = false;
 };
 
-class WatchService final : public pb::Watch::CallbackService {
+// Gives all streams their progress notes in time.
+class WatchService {
  public:
   explicit WatchService(ServerCore& core) : core_(core), ticker_([this] { run(); }) {}
-  ~WatchService() override {
+  ~WatchService() {
     {
       std::lock_guard lock(mutex_);
       stopping_ = true;
@@ -257,16 +241,12 @@ class WatchService final : public pb::Watch::CallbackService {
     stop_.notify_all();
     ticker_.join();
   }
-  grpc::ServerBidiReactor<pb::WatchRequest, pb::WatchResponse>* Watch(grpc::CallbackServerContext* context) override {
-    auto stream = std::make_shared<Stream>(core_, context);
-    {
-      std::lock_guard lock(mutex_);
-      std::erase_if(streams_, [](const auto& s) { return s.expired(); });
-      streams_.push_back(stream);
-    }
-    auto* raw = stream.get();
-    raw->begin(std::move(stream));
-    return raw;
+  std::shared_ptr<rpc::StreamHandler> open(const rpc::CallPtr& call) {
+    auto stream = std::make_shared<Stream>(core_, call);
+    std::lock_guard lock(mutex_);
+    std::erase_if(streams_, [](const auto& s) { return s.expired(); });
+    streams_.push_back(stream);
+    return stream;
   }
 
  private:
@@ -290,6 +270,12 @@ class WatchService final : public pb::Watch::CallbackService {
 
 }  // namespace
 
-std::unique_ptr<grpc::Service> make_watch_service(ServerCore& core) { return std::make_unique<WatchService>(core); }
+std::shared_ptr<void> add_watch_service(ServerCore& core, rpc::Methods& methods) {
+  auto service = std::make_shared<WatchService>(core);
+  rpc::Method watch;
+  watch.stream = [s = service.get()](const rpc::CallPtr& call) { return s->open(call); };
+  methods.add("/etcdserverpb.Watch/Watch", std::move(watch));
+  return service;
+}
 
 }  // namespace fairlead::etcd

@@ -128,6 +128,8 @@ Result<RangeResponse> Store::range_now(const RangeRequest& r) {
   return impl_->range(r);
 }
 Result<LeaseGrant> Store::lease_keep_alive_now(LeaseId id) { return LeaseGrant{id, impl_->lessor_.keep_alive(id)}; }
+void Store::gather() { impl_->gather(); }
+void Store::hand_in() { impl_->hand_in(); }
 LeaseInfo Store::lease_info(LeaseId id, bool keys) const { return impl_->lessor_.info(id, keys); }
 std::vector<LeaseId> Store::leases() const { return impl_->lessor_.list(); }
 std::shared_ptr<Watcher> Store::add_watcher(WatchRequest r, std::function<void()> on_ready) {

@@ -8,7 +8,7 @@
 // watches, and then answers. A second thread moves records into the log table (LMDB) behind the write-ahead log.
 // Reads run on the caller's thread against the published revision and wait for nobody.
 //
-// Threads: any; completions are posted to the caller's executor. Destroy the store before the executors of pending calls.
+// Threads: any; completions of the coroutines are posted to the caller's executor. Destroy the store before the executors of pending calls.
 // Errors: kv.h's. When a flush or the disk fails, the store stops accepting writes (unavailable, with the reason); reads
 // go on. Beyond the quota, puts and grants answer resource_exhausted until space was freed and the alarm is cleared.
 #pragma once
@@ -75,7 +75,7 @@ class Store final : public Kv {
   Task<Result<LeaseInfo>> lease_time_to_live(LeaseId id, bool keys) override;
   Task<Result<std::vector<LeaseId>>> lease_list() override;
 
-  // The same without coroutines, for servers. `done` runs on the writer's thread and must be quick.
+  // The same without coroutines, for servers. `done` runs on the thread that writes and must be quick.
   template <typename T>
   using Done = std::function<void(Result<T>)>;
   void put(PutRequest request, Done<PutResponse> done);
@@ -88,6 +88,11 @@ class Store final : public Kv {
   Result<LeaseGrant> lease_keep_alive_now(LeaseId id);
   LeaseInfo lease_info(LeaseId id, bool keys) const;
   std::vector<LeaseId> leases() const;
+  // Between gather() and hand_in() what this thread submits is held back, and then goes in at once. A few requests that nobody
+  // else's writing stands in the way of are written by hand_in() on this very thread, which then waits for the disk: a change of
+  // threads there and back costs more than they do. `done` may run within hand_in().
+  void gather();
+  void hand_in();
   std::shared_ptr<Watcher> add_watcher(WatchRequest request, std::function<void()> on_ready);
 
   // Named values beside the keys (alarms, users, roles): durable, without a revision.

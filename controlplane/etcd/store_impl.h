@@ -1,4 +1,4 @@
-// Inside of the store: shared by store.cc (opening, reading, the Kv methods), store_writer.cc (the writer thread) and
+// Inside of the store: shared by store.cc (opening, reading, the Kv methods), store_writer.cc (writing) and
 // store_flusher.cc (the thread that moves records to the log table). Lock order: none of these locks is held while
 // another one is taken, except queue_mutex_ before nothing.
 #pragma once
@@ -52,8 +52,11 @@ class Store::Impl final : public WatchLog {
   ~Impl() override;
   Result<> open();
   void submit(std::unique_ptr<Op> op);
+  void submit(std::vector<std::unique_ptr<Op>> ops);
+  void gather();
+  void hand_in();
 
-  // store_writer.cc: applying, on the writer thread
+  // store_writer.cc: applying, by the writer: whichever thread has set writing_
   Result<PutResponse> apply(const PutRequest& r);
   Result<DeleteRangeResponse> apply(const DeleteRangeRequest& r);
   Result<TxnResponse> apply(const TxnRequest& r);
@@ -69,7 +72,7 @@ class Store::Impl final : public WatchLog {
   Result<> scan_log(Revision from, Revision to, const Visit& visit) override;
   Revision compacted() const override { return published_compacted_; }
   std::optional<Error> failure() const;
-  void when_compacted(std::function<void(const Error*)> call);  // writer thread
+  void when_compacted(std::function<void(const Error*)> call);  // the writer
 
   const std::string dir_;
   StoreOptions options_;
@@ -103,6 +106,7 @@ class Store::Impl final : public WatchLog {
   std::mutex queue_mutex_;
   std::condition_variable queue_ready_;
   std::vector<std::unique_ptr<Op>> queue_;
+  bool writing_ = false;  // one thread at a time: the writer thread, or one that hands in
   bool stop_ = false;
   bool wake_ = false;
 
@@ -113,7 +117,10 @@ class Store::Impl final : public WatchLog {
   Result<> replay(std::uint64_t sequence, std::string_view payload);
   void take_effect(const Record& r);
 
+  struct Gathered;
+  static thread_local Gathered* gathered_;
   void write_loop();
+  void stop_writing(std::unique_lock<std::mutex>& lock);
   void run_group(std::vector<std::unique_ptr<Op>> ops);
   Applier applier();
   Result<> commit_txn(Applier& applier, Record record = {});
@@ -127,7 +134,7 @@ class Store::Impl final : public WatchLog {
   void flush_loop();
   Result<> flush_some();
 
-  // writer thread only
+  // the writer only
   Index index_;
   Revision revision_ = 1;
   Revision compacted_ = 0;

@@ -1,4 +1,4 @@
-// The writer thread: groups of requests, one flush for each group.
+// Writing: groups of requests, one flush for each group; by the writer thread, or by a thread that hands in a few.
 #include "base/log.h"
 #include "controlplane/etcd/store_impl.h"
 #include "controlplane/etcd/store_source.h"
@@ -10,21 +10,68 @@ constexpr std::size_t kGroupOps = 8192;
 constexpr std::size_t kGroupBytes = 8u << 20;
 constexpr std::size_t kCompactionRows = 1000;
 constexpr auto kTick = std::chrono::milliseconds(100);
+constexpr std::size_t kOpsWrittenHere = 4;
 }  // namespace
 
+// What one thread holds back, for one store at a time.
+struct Store::Impl::Gathered {
+  Impl* store = nullptr;
+  std::vector<std::unique_ptr<Op>> ops;
+};
+thread_local Store::Impl::Gathered* Store::Impl::gathered_ = nullptr;
+
+void Store::Impl::gather() {
+  thread_local Gathered mine;
+  mine.store = this;
+  gathered_ = &mine;
+}
+
+void Store::Impl::hand_in() {
+  auto* const g = std::exchange(gathered_, nullptr);
+  if (!g || g->store != this || g->ops.empty()) return;
+  auto ops = std::exchange(g->ops, {});
+  std::unique_lock lock(queue_mutex_);
+  if (ops.size() > kOpsWrittenHere || writing_ || stop_ || !queue_.empty() || failure()) {
+    lock.unlock();
+    return submit(std::move(ops));
+  }
+  writing_ = true;
+  lock.unlock();
+  run_group(std::move(ops));
+  lock.lock();
+  stop_writing(lock);
+}
+
+// What came meanwhile is for the writer thread.
+void Store::Impl::stop_writing(std::unique_lock<std::mutex>& lock) {
+  writing_ = false;
+  const bool wanted = stop_ || wake_ || !queue_.empty();
+  lock.unlock();
+  if (wanted) queue_ready_.notify_one();
+}
+
 void Store::Impl::submit(std::unique_ptr<Op> op) {
+  if (gathered_ && gathered_->store == this) return gathered_->ops.push_back(std::move(op));
+  std::vector<std::unique_ptr<Op>> one;
+  one.push_back(std::move(op));
+  submit(std::move(one));
+}
+
+void Store::Impl::submit(std::vector<std::unique_ptr<Op>> ops) {
   std::optional<Error> refused = failure();
+  std::size_t taken = 0;
   if (!refused) {
     std::lock_guard lock(queue_mutex_);
+    const bool idle = queue_.empty() && !writing_;
     if (stop_) refused = errors::stopped();
-    else if (queue_.size() >= options_.max_queued) refused = errors::too_many_requests();
     else {
-      queue_.push_back(std::move(op));
-      if (queue_.size() == 1) queue_ready_.notify_one();
-      return;
+      taken = std::min(ops.size(), options_.max_queued - std::min(queue_.size(), options_.max_queued));
+      queue_.insert(queue_.end(), std::make_move_iterator(ops.begin()), std::make_move_iterator(ops.begin() + static_cast<std::ptrdiff_t>(taken)));
+      if (taken < ops.size()) refused = errors::too_many_requests();
+      if (idle && taken > 0) queue_ready_.notify_one();
     }
   }
-  op->finish(&*refused);
+  for (; taken < ops.size(); ++taken) ops[taken]->finish(&*refused);
 }
 
 void Store::Impl::write_loop() {
@@ -33,8 +80,10 @@ void Store::Impl::write_loop() {
     bool stopping;
     {
       std::unique_lock lock(queue_mutex_);
-      const auto pause = compaction_.to != 0 ? options_.compaction_pause : kTick;
-      queue_ready_.wait_for(lock, pause, [&] { return stop_ || wake_ || !queue_.empty(); });
+      const auto pause = !writing_ && compaction_.to != 0 ? options_.compaction_pause : kTick;
+      queue_ready_.wait_for(lock, pause, [&] { return !writing_ && (stop_ || wake_ || !queue_.empty()); });
+      if (writing_) continue;
+      writing_ = true;
       wake_ = false;
       stopping = stop_;
       ops.swap(queue_);
@@ -46,6 +95,8 @@ void Store::Impl::write_loop() {
       return;
     }
     run_group(std::move(ops));
+    std::lock_guard lock(queue_mutex_);
+    writing_ = false;
   }
 }
 

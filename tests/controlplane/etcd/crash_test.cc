@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
@@ -55,6 +56,27 @@ TxnRequest step(std::uint32_t worker, std::uint32_t count) {
 
 constexpr std::uint32_t kWorkers = 8;
 
+void tell(int pipe, std::uint32_t worker, std::uint32_t count, const Result<TxnResponse>& r) {
+  if (!r) ::_exit(8);
+  const Answer a{worker, count, r->revision};
+  if (::write(pipe, &a, sizeof a) != sizeof a) ::_exit(9);
+}
+
+// As a server does: this thread hands in, and may have to write and flush itself.
+[[noreturn]] void hand_in_forever(Store& store, std::uint32_t worker, std::uint32_t count, int pipe) {
+  std::atomic<std::uint32_t> answered{0};
+  for (;; ++count) {
+    store.gather();
+    store.txn(step(worker, count), [&](Result<TxnResponse> r) {
+      tell(pipe, worker, count, r);
+      answered = count;
+      answered.notify_one();
+    });
+    store.hand_in();
+    for (auto seen = answered.load(); seen != count; seen = answered.load()) answered.wait(seen);
+  }
+}
+
 [[noreturn]] void child(const std::string& dir, std::uint64_t seed, int pipe) {
   auto opened = Store::open(dir, small_options(seed));
   if (!opened) {
@@ -64,16 +86,17 @@ constexpr std::uint32_t kWorkers = 8;
   auto& store = **opened;
   std::function<void(std::uint32_t, std::uint32_t)> next = [&](std::uint32_t worker, std::uint32_t count) {
     store.txn(step(worker, count), [&, worker, count](Result<TxnResponse> r) {
-      if (!r) ::_exit(8);
-      const Answer a{worker, count, r->revision};
-      if (::write(pipe, &a, sizeof a) != sizeof a) ::_exit(9);
+      tell(pipe, worker, count, r);
       if (count % 50 == 7) store.compact(r->revision - 20, false, [](Result<Revision>) {});
       next(worker, count + 1);
     });
   };
   for (std::uint32_t w = 0; w < kWorkers; ++w) {
     const auto have = store.range_now({.key = "w" + std::to_string(w) + "/a"});
-    next(w, have->kvs.empty() ? 1 : static_cast<std::uint32_t>(std::stoul(have->kvs[0].value)) + 1);
+    const auto first = have->kvs.empty() ? 1 : static_cast<std::uint32_t>(std::stoul(have->kvs[0].value)) + 1;
+    // Some queue up for the writer thread, some hand in; how many changes from round to round.
+    if (w % 3 < seed % 3) std::thread([&store, w, first, pipe] { hand_in_forever(store, w, first, pipe); }).detach();
+    else next(w, first);
   }
   for (;;) ::pause();
 }

@@ -1,4 +1,4 @@
-// etcdctl 3.4 as people use it, against our server: every command of the store's promise.
+// etcdctl as people use it, 3.4 and 3.5 (etcd_tools.h), against our server: every command of the store's promise.
 #include <gtest/gtest.h>
 
 #include <thread>
@@ -9,6 +9,7 @@
 #include "controlplane/etcd/remote.h"
 #include "controlplane/etcd/server.h"
 #include "controlplane/etcd/snapshot.h"
+#include "tests/controlplane/etcd/etcd_tools.h"
 #include "tests/controlplane/etcd/testing.h"
 
 namespace fairlead::etcd {
@@ -25,7 +26,7 @@ struct Out {
 class Etcdctl : public Test {
  protected:
   void SetUp() override {
-    if (::access("/usr/bin/etcdctl", X_OK) != 0) GTEST_SKIP() << "etcd-client is not installed";
+    if (!has_etcd_tool("etcdctl")) GTEST_SKIP() << etcd_tool("etcdctl") << " is not there";
     start();
   }
   void start(ServerOptions o = {}) {
@@ -40,10 +41,10 @@ class Etcdctl : public Test {
     port_ = server_->port();
   }
   std::string endpoint() const { return "127.0.0.1:" + std::to_string(port_); }
-  Out run(std::vector<std::string> argv, const std::string& input = {}) {
+  Out run(std::vector<std::string> argv, const std::string& input = {}, int seconds = 20) {
     ProcessOptions o;
-    o.argv = {"timeout", "-s", "INT", "20"};
-    o.argv.insert(o.argv.end(), argv.begin(), argv.end());
+    o.argv = {"timeout", "-s", "INT", std::to_string(seconds)};
+    for (auto& a : argv) o.argv.push_back(a == "etcdctl" ? etcd_tool(a) : a);
     o.environment = {"PATH=/usr/bin:/bin", "ETCDCTL_API=3", "HOME=/tmp"};
     auto r = run_command(o, input);
     if (!r) return {false, "", r.error().message};
@@ -225,6 +226,37 @@ TEST_F(Etcdctl, UsersRolesAndAuthentication) {
   EXPECT_EQ(good({"get", "private"}), "private\n1\n");
 }
 
+TEST_F(Etcdctl, UsersAndRolesCanBeChangedAndTakenAway) {
+  good({"user", "add", "bob:old"});
+  good({"role", "add", "writer"});
+  EXPECT_EQ(good({"role", "list"}), "writer\n");
+  good({"role", "grant-permission", "writer", "readwrite", "w/", "--prefix=true"});
+  good({"user", "grant-role", "bob", "writer"});
+  good({"user", "passwd", "bob", "--interactive=false"}, "new\n");
+  good({"user", "add", "root:secret"});
+  good({"user", "grant-role", "root", "root"});
+  good({"auth", "enable"});
+  EXPECT_TRUE(has(bad({"--user", "bob:old", "put", "w/1", "x"}), "authentication failed, invalid user ID or password"));
+  good({"--user", "bob:new", "put", "w/1", "x"});
+  good({"--user", "root:secret", "role", "revoke-permission", "writer", "w/", "--prefix=true"});
+  EXPECT_TRUE(has(bad({"--user", "bob:new", "put", "w/1", "y"}), "etcdserver: permission denied"));
+  good({"--user", "root:secret", "user", "revoke-role", "bob", "writer"});
+  EXPECT_TRUE(has(bad({"--user", "root:secret", "user", "revoke-role", "bob", "writer"}), "etcdserver: role is not granted to the user"));
+  good({"--user", "root:secret", "role", "delete", "writer"});
+  EXPECT_TRUE(has(bad({"--user", "root:secret", "role", "get", "writer"}), "etcdserver: role name not found"));
+  good({"--user", "root:secret", "user", "delete", "bob"});
+  EXPECT_TRUE(has(bad({"--user", "root:secret", "user", "get", "bob"}), "etcdserver: user name not found"));
+  EXPECT_TRUE(has(bad({"--user", "bob:new", "get", "w/1"}), "authentication failed, invalid user ID or password"));
+}
+
+// The smallest load that etcdctl knows: 150 writes/s for a minute. It removes what it wrote.
+TEST_F(Etcdctl, ChecksItsPerformance) {
+  const auto out = run({"etcdctl", "--endpoints", endpoint(), "check", "perf", "--load=s"}, {}, 120);
+  EXPECT_TRUE(has(out.text, "PASS: Throughput is")) << out.text << out.errors;
+  EXPECT_GT(store_->revision(), 150 * 50);
+  EXPECT_EQ(store_->status().keys, 0u);
+}
+
 TEST_F(Etcdctl, TlsWithClientCertificates) {
   const std::chrono::hours day(24);
   const auto ca = pki::make_ca("store-ca", day).value();
@@ -264,6 +296,11 @@ TEST_F(Etcdctl, TlsWithClientCertificates) {
   out = with(client, {"put", "b", "1"});
   EXPECT_FALSE(out.ok);
   EXPECT_TRUE(has(out.errors, "etcdserver: permission denied")) << out.errors;
+  auto without_users = o;  // the CA alone makes a certificate necessary, as in etcd
+  without_users.client_certificates = false;
+  start(without_users);
+  EXPECT_FALSE(run({"etcdctl", "--endpoints", "https://" + endpoint(), "--cacert", o.trusted_ca_file, "--dial-timeout=1s", "--command-timeout=2s", "get", "a"}).ok);
+  EXPECT_TRUE(has(with(client, {"get", "a"}).errors, "etcdserver: user name is empty")) << "its name is nobody's";
   auto bad_files = o;
   bad_files.listen = {"https://127.0.0.1:0"};
   bad_files.certificate_file = dir_.path() + "/missing.crt";

@@ -45,7 +45,7 @@ int main(int argc, char** argv) {
         client = etcd->connect();
       }
       return client;
-    }, true);
+    }, chosen_etcd().empty());  // Debian's 3.4 has bugs that the suite knows
   else
     std::puts("etcd-server is not installed: the suite runs on our own server only");
   const int failed = RUN_ALL_TESTS();

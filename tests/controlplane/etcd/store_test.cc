@@ -1,7 +1,10 @@
 // What only the embedded store promises: opening, durability, files, quota. The data model is tested by kv_suite.
 #include "controlplane/etcd/store.h"
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <atomic>
 #include <fstream>
 #include <thread>
 
@@ -42,6 +45,61 @@ TEST(Store, StartsAtOneAndKeepsWhatItAnswered) {
     EXPECT_EQ(get(*s, std::string(3000, 'k')).size(), 100'000u);
     EXPECT_EQ(s->range_now({.key = "a", .revision = 2})->kvs.at(0).value, "1");
   }
+}
+
+// Servers hand in what came together. A few are written on the spot, many by the writer; both at once from several threads.
+TEST(Store, HandsInFromManyThreads) {
+  TempDir dir;
+  constexpr int kThreads = 4, kRounds = 100;
+  std::atomic<int> answered{0}, on_the_spot{0};
+  int expected = 0;
+  for (int i = 0; i < kRounds; ++i) expected += kThreads * (1 + i % 7);
+  {
+    auto s = Store::open(dir.path()).value();
+    std::vector<std::thread> threads;
+    for (int t = 0; t < kThreads; ++t)
+      threads.emplace_back([&, t] {
+        for (int i = 0; i < kRounds; ++i) {
+          const auto me = std::this_thread::get_id();
+          s->gather();
+          for (int n = 0; n < 1 + i % 7; ++n)
+            s->put({.key = fmt::format("{}/{}/{}", t, i, n), .value = "v"}, [&, me](Result<PutResponse> r) {
+              answered += r.has_value();
+              on_the_spot += std::this_thread::get_id() == me;
+            });
+          s->hand_in();
+          (void)put(*s, "beside", "x");
+        }
+      });
+    for (auto& t : threads) t.join();
+    while (answered < expected) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    EXPECT_GT(on_the_spot, 0);
+    EXPECT_LT(on_the_spot, expected);
+    EXPECT_EQ(s->revision(), 1 + expected + kThreads * kRounds);
+  }
+  auto s = Store::open(dir.path()).value();
+  EXPECT_EQ(s->range_now({.key = "0", .range_end = "9", .count_only = true})->count, expected);
+}
+
+TEST(Store, HandsInNothingAfterItFailed) {
+  TempDir dir;
+  StoreOptions o;
+  std::atomic<bool> broken{false};
+  o.wal.sync = [&](int fd) -> Result<> {
+    if (broken) return fail(ErrorCode::unavailable, "the disk is gone");
+    return ::fdatasync(fd) == 0 ? Result<>() : Result<>(fail_errno(errno, "fdatasync"));
+  };
+  auto s = Store::open(dir.path(), o).value();
+  put(*s, "a", "1");
+  broken = true;
+  for (int i = 0; i < 2; ++i) {
+    std::string said;
+    s->gather();
+    s->put({.key = "a", .value = "2"}, [&](Result<PutResponse> r) { said = r ? "stored" : r.error().message; });
+    s->hand_in();
+    EXPECT_NE(said.find("the disk is gone"), std::string::npos) << said;
+  }
+  EXPECT_EQ(get(*s, "a"), "1");
 }
 
 TEST(Store, TwoProcessesCannotOpenOneFolder) {
