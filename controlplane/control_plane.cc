@@ -5,12 +5,14 @@
 #include <thread>
 
 #include "base/daemon.h"
+#include "base/event.h"
 #include "base/files.h"
 #include "base/log.h"
 #include "controlplane/apiserver/flags.h"
 #include "controlplane/controllers/controllers.h"
 #include "controlplane/scheduler/scheduler.h"
 #include "kube/client.h"
+#include "kube/elected.h"
 
 namespace fairlead {
 namespace {
@@ -23,6 +25,7 @@ struct Flags {
   std::string cluster_cidr = "10.244.0.0/16";
   unsigned node_cidr_mask = 24;
   unsigned node_monitor_grace_seconds = 40;
+  bool leader_elect = false;
 };
 
 void declare(CLI::App& app, Flags& f) {
@@ -34,6 +37,8 @@ void declare(CLI::App& app, Flags& f) {
   app.add_option("--node-cidr-mask-size", f.node_cidr_mask, "size of a node's block")->capture_default_str();
   app.add_option("--node-monitor-grace-period", f.node_monitor_grace_seconds, "seconds of silence until a node counts as not ready")
       ->capture_default_str();
+  app.add_flag("--leader-elect,!--no-leader-elect", f.leader_elect,
+               "run scheduler and controllers only while holding their Leases; default: with --etcd-servers, which others may use too");
 }
 
 Task<Result<std::shared_ptr<kube::Client>>> connect(net::any_io_executor executor, std::string kubeconfig, std::string name) {
@@ -52,8 +57,54 @@ Result<controllers::Options> controller_options(const Flags& f) {
   return o;
 }
 
+// The parts that work once in a cluster. All of it lives on one strand.
+struct Parts {
+  explicit Parts(net::any_io_executor e) : executor(e), stop(std::make_shared<Event>(e)), ended(e) {}
+  net::any_io_executor executor;
+  std::shared_ptr<Event> stop;
+  Event ended;
+  int running = 0;
+  Result<> outcome;
+};
+
+// Also other servers of the cluster have these parts: each runs where its Lease is held. Alone, it simply runs.
+Task<Result<>> run_part(std::shared_ptr<kube::Client> client, bool elect, std::string lease, kube::StartComponent start, std::shared_ptr<Event> stop) {
+  if (!elect) {
+    FL_CO_TRY(auto component, start(client));
+    co_await stop->wait();
+    co_await component.stop();
+    co_return Result<>{};
+  }
+  kube::LeaderElectionOptions options;
+  options.ns = "kube-system";
+  options.name = lease;
+  options.identity = kube::candidate_identity();
+  auto ended = co_await kube::run_whenever_elected(client, options, start, stop);
+  co_return ended;
+}
+
+// The first error ends the process.
+Task<> keep_part(Daemon& d, std::shared_ptr<Parts> parts, std::shared_ptr<kube::Client> client, bool elect, std::string lease, kube::StartComponent start) {
+  auto done = co_await run_part(client, elect, lease, start, parts->stop);
+  if (!done && parts->outcome) parts->outcome = fail(std::move(done).error().with("{}", lease));
+  if (--parts->running == 0) parts->ended.set();
+  if (!parts->outcome) d.request_stop();
+}
+
+Task<> end_parts(std::shared_ptr<Parts> parts) {
+  parts->stop->set();
+  if (parts->running > 0) co_await parts->ended.wait();
+}
+
+// What runs for a client is owned by the component, and ends on the client's strand.
+template <typename Running>
+kube::Component component_of(std::unique_ptr<Running> started) {
+  std::shared_ptr<Running> running = std::move(started);
+  return kube::Component{[running] { return running->stop(); }};
+}
+
 Task<Result<>> serve(Daemon& d, const Flags& f, std::shared_ptr<etcd::Kv>& store) {
-  FL_CO_TRY(auto options, controller_options(f));
+  FL_CO_TRY(const auto options, controller_options(f));
   const net::any_io_executor threads = d.context().get_executor();
   auto server = co_await apiserver::start(threads, *store, f.api.options);
   if (!server) co_return fail(std::move(server).error().with("apiserver"));
@@ -62,20 +113,30 @@ Task<Result<>> serve(Daemon& d, const Flags& f, std::shared_ptr<etcd::Kv>& store
   if (!manager_client) co_return fail(std::move(manager_client).error());
   auto scheduler_client = co_await connect(loops, f.scheduler_kubeconfig, "scheduler");
   if (!scheduler_client) co_return fail(std::move(scheduler_client).error());
-  FL_CO_TRY_CTX(auto manager, controllers::start(*manager_client, std::move(options)), "controllers");
-  FL_CO_TRY_CTX(auto scheduler, scheduler::start(*scheduler_client, {}), "scheduler");
+  auto parts = std::make_shared<Parts>(loops);
+  parts->running = 2;
+  const kube::StartComponent manager = [options](std::shared_ptr<kube::Client> c) -> Result<kube::Component> {
+    FL_TRY(auto started, controllers::start(std::move(c), options));
+    return component_of(std::move(started));
+  };
+  const kube::StartComponent scheduler = [](std::shared_ptr<kube::Client> c) -> Result<kube::Component> {
+    FL_TRY(auto started, scheduler::start(std::move(c), {}));
+    return component_of(std::move(started));
+  };
+  net::co_spawn(loops, keep_part(d, parts, *manager_client, f.leader_elect, "kube-controller-manager", manager), net::detached);
+  net::co_spawn(loops, keep_part(d, parts, *scheduler_client, f.leader_elect, "kube-scheduler", scheduler), net::detached);
   d.ready("serving on " + (*server)->address().to_string());
   co_await d.stop_requested();
-  co_await net::co_spawn(loops, scheduler->stop(), net::use_awaitable);
-  co_await net::co_spawn(loops, manager->stop(), net::use_awaitable);
+  co_await net::co_spawn(loops, end_parts(parts), net::use_awaitable);
   co_await net::co_spawn(threads, (*server)->stop(), net::use_awaitable);
-  // Their objects belong to the strand: end them there.
-  co_await net::post(loops, net::use_awaitable);
-  scheduler.reset();
-  manager.reset();
+  co_await net::post(loops, net::use_awaitable);  // what belongs to the strand ends there
+  auto outcome = parts->outcome;
+  parts.reset();
+  manager_client->reset();
+  scheduler_client->reset();
   server->reset();
   store.reset();  // while the executor that its completions use still lives
-  co_return Result<>{};
+  co_return outcome;
 }
 
 }  // namespace
@@ -89,6 +150,7 @@ int run_control_plane(int argc, char** argv) {
   } catch (const CLI::ParseError& e) {
     return app.exit(e) == 0 ? 0 : 2;
   }
+  if (app.count("--leader-elect") == 0) f.leader_elect = !f.api.etcd.endpoints.empty();
   const auto level = log::parse_level(f.api.log_level);
   const auto resolved = level ? apiserver::resolve(f.api) : fail(Error(level.error()).with("--log-level"));
   if (!resolved) {

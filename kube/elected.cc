@@ -6,83 +6,103 @@
 #include <iostream>
 
 #include "base/duration.h"
-#include "base/event.h"
 #include "base/log.h"
 #include "base/random.h"
 #include "base/version.h"
-#include "kube/leader_election.h"
 
 namespace fairlead::kube {
 namespace {
-
-std::string identity() {
-  char host[256] = {};
-  ::gethostname(host, sizeof(host) - 1);
-  return std::string(host) + "_" + random_uuid(SystemRandom::get());
-}
 
 Result<LeaderElectionOptions> election(const ElectedFlags& f) {
   LeaderElectionOptions o;
   o.ns = f.lease_namespace;
   o.name = f.lease_name;
-  o.identity = identity();
+  o.identity = candidate_identity();
   FL_TRY_CTX(o.lease_duration, parse_period(f.lease_duration), "--leader-elect-lease-duration");
   FL_TRY_CTX(o.renew_deadline, parse_period(f.renew_deadline), "--leader-elect-renew-deadline");
   FL_TRY_CTX(o.retry_period, parse_period(f.retry_period), "--leader-elect-retry-period");
   return o;
 }
 
-// Wakes the body when leadership was won or lost.
-struct Leadership {
-  Event won, lost;
-  explicit Leadership(net::any_io_executor e) : won(e), lost(e) {}
+// One candidacy: won once, lost at most once. `over` comes also when there is nothing to wait for any more.
+struct Term {
+  Event won, over;
+  explicit Term(net::any_io_executor e) : won(e), over(e) {}
 };
+
+Task<> end_with(std::shared_ptr<Event> stop, std::shared_ptr<Term> term) {
+  co_await stop->wait();
+  term->won.set();
+  term->over.set();
+}
+
+// Waits for the Lease, runs the component, stops it when the Lease is lost or `stop` happens. True: it was lost.
+Task<Result<bool>> serve_term(std::shared_ptr<Client> client, LeaderElectionOptions options, StartComponent start, std::shared_ptr<Event> stop) {
+  const auto term = std::make_shared<Term>(client->executor());
+  LeaderCallbacks callbacks;
+  callbacks.started = [term] { term->won.set(); };
+  callbacks.stopped = [term] { term->over.set(); };
+  LeaderElector elector(client, options, std::move(callbacks));
+  FL_CO_CHECK(elector.start());
+  net::co_spawn(client->executor(), end_with(stop, term), net::detached);
+  co_await term->won.wait();
+  if (stop->happened()) {
+    co_await elector.stop();
+    co_return false;
+  }
+  auto component = start(client);
+  if (component) {
+    log::info("leads {}/{} as {}", options.ns, options.name, options.identity);
+    co_await term->over.wait();
+    co_await component->stop();
+  }
+  co_await elector.stop();
+  if (!component) co_return fail(std::move(component).error());
+  co_return !stop->happened();
+}
+
+Task<> follow(Daemon& daemon, std::shared_ptr<Event> stop) {
+  co_await daemon.stop_requested();
+  stop->set();
+}
 
 Task<Result<>> serve(Daemon& daemon, std::string name, ElectedFlags flags, StartComponent start) {
   auto config = flags.kubeconfig.empty() ? in_cluster_config() : load_kubeconfig(flags.kubeconfig);
   if (!config) co_return fail(std::move(config).error().with("--kubeconfig {}", flags.kubeconfig));
   FL_CO_TRY(const auto client, make_client(daemon.executor(), *config, name + "/" + std::string(kVersion)));
-  const auto leadership = std::make_shared<Leadership>(daemon.executor());
-  std::unique_ptr<LeaderElector> elector;
-  if (flags.leader_elect) {
-    FL_CO_TRY(const LeaderElectionOptions options, election(flags));
-    LeaderCallbacks callbacks;
-    callbacks.started = [leadership] { leadership->won.set(); };
-    callbacks.stopped = [leadership, &daemon] {
-      leadership->lost.set();
-      daemon.request_stop();
-    };
-    elector = std::make_unique<LeaderElector>(client, options, std::move(callbacks));
-    FL_CO_CHECK(elector->start());
-    daemon.ready("candidate for " + flags.lease_namespace + "/" + flags.lease_name);
-    // A signal while we wait for the Lease ends us too.
-    net::co_spawn(
-        daemon.executor(),
-        [](Daemon& d, std::shared_ptr<Leadership> l) -> Task<> {
-          co_await d.stop_requested();
-          l->won.set();
-        }(daemon, leadership),
-        net::detached);
-    co_await leadership->won.wait();
+  const auto stop = std::make_shared<Event>(daemon.executor());
+  net::co_spawn(daemon.executor(), follow(daemon, stop), net::detached);
+  if (!flags.leader_elect) {
+    FL_CO_TRY(auto component, start(client));
+    daemon.ready("running");
+    co_await stop->wait();
+    co_await component.stop();
+    co_return Result<>{};
   }
-  Result<> outcome;
-  if (!daemon.stopping()) {
-    auto component = start(client);
-    if (component) {
-      if (!flags.leader_elect) daemon.ready("running");
-      log::info("{} leads", name);
-      co_await daemon.stop_requested();
-      co_await component->stop();
-    } else {
-      outcome = fail(std::move(component).error());
-    }
-  }
-  if (outcome && leadership->lost.happened()) outcome = fail(ErrorCode::unavailable, "the Lease {}/{} was lost", flags.lease_namespace, flags.lease_name);
-  if (elector) co_await elector->stop();
-  co_return outcome;
+  FL_CO_TRY(const LeaderElectionOptions options, election(flags));
+  daemon.ready("candidate for " + flags.lease_namespace + "/" + flags.lease_name);
+  auto lost = co_await serve_term(client, options, start, stop);
+  if (!lost) co_return fail(std::move(lost).error());
+  if (*lost) co_return fail(ErrorCode::unavailable, "the Lease {}/{} was lost", flags.lease_namespace, flags.lease_name);
+  co_return Result<>{};
 }
 
 }  // namespace
+
+std::string candidate_identity() {
+  char host[256] = {};
+  ::gethostname(host, sizeof(host) - 1);
+  return std::string(host) + "_" + random_uuid(SystemRandom::get());
+}
+
+Task<Result<>> run_whenever_elected(std::shared_ptr<Client> client, LeaderElectionOptions options, StartComponent start, std::shared_ptr<Event> stop) {
+  while (!stop->happened()) {
+    auto lost = co_await serve_term(client, options, start, stop);
+    if (!lost) co_return fail(std::move(lost).error());
+    if (*lost) log::warn("the Lease {}/{} was lost: stopped, and a candidate again", options.ns, options.name);
+  }
+  co_return Result<>{};
+}
 
 void declare(CLI::App& app, ElectedFlags& f, const std::string& lease_name) {
   f.lease_name = lease_name;

@@ -8,8 +8,9 @@
 //     return kube::run_elected("fairlead-scheduler", flags, [](std::shared_ptr<kube::Client> c) -> Result<kube::Component> {...});
 //   }
 //
-// Losing the Lease ends the process with an error, as upstream does: the supervisor starts it again, with nothing in memory
-// that might be out of date.
+// There, losing the Lease ends the process with an error, as upstream does: the supervisor starts it again, with nothing in
+// memory that might be out of date. A process that has more to do than the component uses run_whenever_elected(): the
+// component is stopped and forgotten, and a new one is started when the Lease is won again.
 #pragma once
 
 #include <functional>
@@ -17,7 +18,9 @@
 #include <string>
 
 #include "base/daemon.h"
+#include "base/event.h"
 #include "kube/client.h"
+#include "kube/leader_election.h"
 
 namespace CLI {
 class App;
@@ -43,6 +46,11 @@ struct Component {
   std::function<Task<>()> stop;
 };
 using StartComponent = std::function<Result<Component>(std::shared_ptr<Client>)>;
+// Starts the component whenever the Lease is won and stops it when it is lost, until `stop` happens. Ends early only with the
+// error of a start. On the client's executor, which `stop` belongs to as well.
+Task<Result<>> run_whenever_elected(std::shared_ptr<Client> client, LeaderElectionOptions options, StartComponent start, std::shared_ptr<Event> stop);
+// Unique among all candidates: the host's name and something random.
+std::string candidate_identity();
 // Connects, waits for leadership if asked to, starts, runs until a signal. The return value is the exit code.
 int run_elected(const std::string& name, ElectedFlags flags, StartComponent start);
 

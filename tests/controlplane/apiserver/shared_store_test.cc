@@ -4,24 +4,19 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <boost/json.hpp>
 #include <map>
 #include <set>
 
 #include "base/files.h"
-#include "base/http/client.h"
 #include "base/pki.h"
 #include "controlplane/apiserver/services/claims.h"
-#include "controlplane/etcd/server.h"
-#include "controlplane/etcd/store.h"
 #include "kube/codec.h"
 #include "tests/base/asio_test_util.h"
-#include "tests/controlplane/etcd/real_etcd.h"
+#include "tests/controlplane/apiserver/shared_store.h"
 
 namespace fairlead::apiserver {
 namespace {
 
-namespace json = boost::json;
 using etcd::await;
 using ::testing::HasSubstr;
 using std::chrono::milliseconds;
@@ -29,129 +24,6 @@ using std::chrono::seconds;
 
 constexpr int kAddresses = 29;  // of a /27: without network, broadcast, and the one of default/kubernetes
 constexpr int kPorts = 20;
-
-struct Answer {
-  unsigned status = 0;  // 0: none came
-  std::string body;
-  std::string at(std::string_view pointer) const {
-    boost::system::error_code ec;
-    const auto v = json::parse(body, ec);
-    if (ec) return "";
-    const auto* p = v.find_pointer(pointer, ec);
-    if (!p) return "";
-    return p->is_string() ? std::string(p->get_string()) : json::serialize(*p);
-  }
-};
-
-http::Request request(std::string method, std::string target, std::string body = {}) {
-  http::Request r;
-  r.method = std::move(method);
-  r.target = std::move(target);
-  std::replace(body.begin(), body.end(), '\'', '"');
-  r.body = std::move(body);
-  r.headers.add("Authorization", "Bearer test-token");
-  if (!r.body.empty()) r.headers.add("Content-Type", "application/json");
-  return r;
-}
-
-Task<Answer> send(std::shared_ptr<http::Client> client, http::Request r) {
-  auto got = co_await client->request(std::move(r), seconds(60));
-  Answer out;
-  if (got) {
-    out.status = got->status;
-    out.body = std::move(got->body);
-  }
-  co_return out;
-}
-
-// The store that the servers share.
-class SharedStore {
- public:
-  explicit SharedStore(bool real) {
-    if (real) {
-      etcd_.emplace();
-      kv_ = etcd_->connect();
-      url_ = etcd_->url(0);
-      return;
-    }
-    store_ = etcd::Store::open(dir_.path()).value();
-    etcd::ServerOptions o;
-    o.listen = {"127.0.0.1:0"};
-    server_ = etcd::Server::start(*store_, o).value();
-    url_ = fmt::format("http://127.0.0.1:{}", server_->port());
-    kv_ = etcd::Remote::connect({.endpoints = {url_}}).value();
-  }
-  ~SharedStore() {
-    kv_.reset();
-    server_.reset();
-    store_.reset();
-  }
-  const std::string& url() const { return url_; }
-  etcd::Kv& kv() { return *kv_; }
-  void raise_no_space() { store_->set_settings({{etcd::kAlarmNoSpace, ""}}, [](Result<etcd::Revision>) {}); }
-  std::vector<etcd::KeyValue> keys(const std::string& prefix) {
-    etcd::RangeRequest r;
-    r.key = prefix;
-    r.range_end = etcd::prefix_end(prefix);
-    return await(kv_->range(r)).value().kvs;
-  }
-
- private:
-  etcd::TempDir dir_;
-  std::unique_ptr<etcd::Store> store_;
-  std::unique_ptr<etcd::Server> server_;
-  std::optional<etcd::RealEtcd> etcd_;
-  std::shared_ptr<etcd::Remote> kv_;
-  std::string url_;
-};
-
-// `fairlead apiserver` on that store.
-class ServerProcess {
- public:
-  ServerProcess(const std::string& dir, const std::string& store, int number, std::vector<std::string> more = {}) {
-    const char* bin = ::getenv("FAIRLEAD_BIN");
-    log_ = fmt::format("{}/server{}.log", dir, number);
-    ::unlink(log_.c_str());  // an earlier one's
-    ProcessOptions o;
-    o.argv = {std::string(bin ? bin : "build/release/bin") + "/fairlead", "apiserver", "--etcd-servers", store, "--bind-address", "127.0.0.1",
-              "--secure-port", "0", "--advertise-address", fmt::format("192.0.2.{}", number), "--service-cluster-ip-range", "10.96.0.0/27",
-              "--service-node-port-range", "30000-30019", "--tls-cert-file", dir + "/server.crt", "--tls-private-key-file", dir + "/server.key",
-              "--token-auth-file", dir + "/tokens.csv", "--threads", "2"};
-    o.argv.insert(o.argv.end(), more.begin(), more.end());
-    o.stdout_file = o.stderr_file = log_;
-    o.death_signal = SIGKILL;
-    process_.emplace(Process::start(o).value());
-    for (int i = 0; i < 600 && url_.empty(); ++i) {
-      std::this_thread::sleep_for(milliseconds(100));
-      const auto text = read_file(log_).value_or("");
-      const std::string ready = "apiserver listening on ";
-      if (const auto at = text.find(ready); at != std::string::npos)
-        if (const auto end = text.find_first_of("\n\"", at); end != std::string::npos)
-          url_ = "https://" + text.substr(at + ready.size(), end - at - ready.size());
-      if (auto status = process_->poll(); status && *status) break;
-    }
-    if (url_.empty()) throw std::runtime_error("the apiserver did not start:\n" + read_file(log_).value_or(""));
-  }
-  ~ServerProcess() { kill(SIGTERM); }
-  void kill(int signal) {
-    if (!process_) return;
-    (void)process_->kill(signal);
-    (void)process_->wait();
-    process_.reset();
-  }
-  std::shared_ptr<http::Client> client(net::any_io_executor executor, const std::string& ca) const {
-    http::ClientOptions o;
-    o.base_url = url_;
-    o.tls.emplace();
-    o.tls->ca_pem = ca;
-    o.max_idle_connections = 64;
-    return *http::make_client(executor, o);
-  }
-
- private:
-  std::string log_, url_;
-  std::optional<Process> process_;
-};
 
 class SharedStoreTest : public ::testing::TestWithParam<bool> {
  protected:
@@ -488,6 +360,73 @@ TEST(StoreFlags, SayWhatIsWrong) {
     const auto r = run_apiserver(row.flags);
     EXPECT_EQ(r.code, row.code) << r.text;
     EXPECT_THAT(r.text, HasSubstr(row.says));
+  }
+}
+
+// ---- TLS towards a real etcd that wants client certificates
+
+TEST(StoreTls, ARealEtcdIsReachedWithTheRightCertificatesOnly) {
+  if (!etcd::RealEtcd::available()) GTEST_SKIP() << "etcd-server is not installed";
+  etcd::TempDir dir;
+  const std::chrono::hours day(24);
+  const auto file = [&](const std::string& name, const std::string& text) {
+    EXPECT_TRUE(write_file_atomic(dir.path() + "/" + name, text, 0600));
+    return dir.path() + "/" + name;
+  };
+  const auto ca = pki::make_ca("etcd-ca", day).value(), other = pki::make_ca("other-ca", day).value();
+  const auto server = pki::make_server(ca, {"etcd", {}}, {{"localhost"}, {IpAddress::v4(127, 0, 0, 1)}}, day).value();
+  const auto client = pki::make_client(ca, {"apiserver", {}}, day).value(), stranger = pki::make_client(other, {"apiserver", {}}, day).value();
+  const etcd::RealEtcd::Options::Tls tls{file("ca.crt", ca.certificate_pem), file("etcd.crt", server.certificate_pem), file("etcd.key", server.key_pem),
+                                         file("client.crt", client.certificate_pem), file("client.key", client.key_pem)};
+  etcd::RealEtcd::Options o;
+  o.tls = tls;
+  etcd::RealEtcd real(o);
+  auto kv = real.connect();
+  ASSERT_TRUE(kv);
+
+  // The API server itself, with its flags: it starts, and what it is given lies in that etcd.
+  const auto serving = pki::make_server(ca, {"kube-apiserver", {}}, {{"localhost"}, {IpAddress::v4(127, 0, 0, 1)}}, day).value();
+  file("server.crt", serving.certificate_pem);
+  file("server.key", serving.key_pem);
+  file("tokens.csv", "test-token,admin,1,\"system:masters\"\n");
+  {
+    ServerProcess apiserver(dir.path(), real.url(0), 1, {"--etcd-cafile", tls.ca, "--etcd-certfile", tls.client_certificate, "--etcd-keyfile", tls.client_key});
+    fairlead::test::Loop loop;
+    auto http = apiserver.client(loop.executor(), ca.certificate_pem);
+    Answer made;
+    auto create = request("POST", "/api/v1/namespaces/default/configmaps", "{'metadata':{'name':'over-tls'}}");
+    loop.run([&]() -> Task<> { made = co_await send(http, std::move(create)); }, seconds(90));
+    EXPECT_EQ(made.status, 201u) << made.body;
+    const etcd::RangeRequest key{.key = "/registry/configmaps/default/over-tls"};
+    EXPECT_EQ(await(kv->range(key)).value().kvs.size(), 1u);
+    http.reset();
+    loop.idle(milliseconds(10));
+  }
+
+  struct Row {
+    const char* what;
+    std::string ca, certificate, key, says;
+  };
+  const auto wrong_ca = file("other.crt", other.certificate_pem);
+  const auto stranger_certificate = file("stranger.crt", stranger.certificate_pem), stranger_key = file("stranger.key", stranger.key_pem);
+  const Row rows[] = {
+      {"another CA", wrong_ca, tls.client_certificate, tls.client_key, "certificate verify failed"},
+      {"a certificate of another CA", tls.ca, stranger_certificate, stranger_key, "no connection to etcd"},
+      {"no certificate", tls.ca, "", "", "no connection to etcd"},
+  };
+  for (const auto& row : rows) {
+    etcd::RemoteOptions r{.endpoints = real.urls(), .ca_file = row.ca, .certificate_file = row.certificate, .key_file = row.key, .dial_timeout = milliseconds(3000)};
+    auto refused = etcd::Remote::connect(r);
+    // With TLS 1.3 a client learns only from its first call that its certificate was not taken.
+    const etcd::RangeRequest any{.key = "x"};
+    if (refused) {
+      EXPECT_FALSE(await((*refused)->range(any))) << row.what;
+      continue;
+    }
+    std::string said = refused.error().message;
+    for (auto& c : said) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+    EXPECT_THAT(said, HasSubstr(row.says)) << row.what;
+    EXPECT_THAT(said, HasSubstr(real.url(0).substr(8))) << row.what;
   }
 }
 
