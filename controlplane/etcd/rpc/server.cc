@@ -24,7 +24,7 @@ namespace {
 
 using Steady = std::chrono::steady_clock;
 constexpr std::size_t kReadBytes = 64u << 10, kReadsInARow = 16, kWriteBytes = 64u << 10;
-constexpr int kEventsOfARound = 64;
+constexpr int kEventsOfARound = 64, kTurns = 8;
 
 struct SslFree {
   void operator()(ssl_st* s) const { SSL_free(s); }
@@ -225,7 +225,7 @@ class Server::Impl::Connection final : public Session {
         return;
       }
     }
-    for (;;) {
+    for (int turn = 0; turn < kTurns; ++turn) {
       Events events;
       const bool more = read(events);
       dispatch(std::move(events));
@@ -235,6 +235,12 @@ class Server::Impl::Connection final : public Session {
       reading_ = false;
       return;
     }
+    // It sends faster than it is served: others first, and what it wrote goes to the store.
+    {
+      std::lock_guard lock(mutex_);
+      reading_ = false;
+    }
+    server_.post([self = std::static_pointer_cast<Connection>(shared_from_this())] { self->serve(); });
   }
   // Sends what there is, as far as the socket takes it.
   void flush() {
