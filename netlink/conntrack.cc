@@ -1,12 +1,17 @@
 #include "netlink/conntrack.h"
 
 #include <arpa/inet.h>
+#include <linux/netfilter/nf_conntrack_common.h>
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netfilter/nfnetlink_conntrack.h>
 #include <netinet/in.h>
+#include <sys/socket.h>
 
 namespace fairlead::netlink {
 namespace {
+
+// Events of a few thousand flows: as many as end while a long table is being listed.
+constexpr int kEventBytes = 8 << 20;
 
 constexpr std::uint16_t message_type(std::uint16_t type) { return static_cast<std::uint16_t>(NFNL_SUBSYS_CTNETLINK << 8 | type); }
 
@@ -45,6 +50,8 @@ void put_tuple(MessageBuilder& m, const Flow& f) {
 }
 
 }  // namespace
+
+bool Flow::ending() const { return (status & IPS_DYING) != 0; }
 
 std::optional<Flow> parse_flow(const MessageView& message) {
   const auto parsed = message.as<nfgenmsg>();
@@ -85,6 +92,17 @@ Result<> Conntrack::list(Family family, std::optional<Protocol> protocol, const 
   });
 }
 
+Result<> Conntrack::list_translated(Family family, const std::function<void(const Flow&)>& each) {
+  MessageBuilder m(message_type(IPCTNL_MSG_CT_GET), NLM_F_REQUEST | NLM_F_DUMP);
+  m.header(family_header(family));
+  m.put_be32(CTA_STATUS, IPS_DST_NAT);
+  m.put_be32(CTA_STATUS_MASK, IPS_DST_NAT);
+  return socket_.dump(std::move(m).finish(), "list translated connections", {}, [&](const MessageView& v) -> Result<> {
+    if (const auto f = parse_flow(v); f && f->translated()) each(*f);
+    return {};
+  });
+}
+
 Result<bool> Conntrack::forget(const Flow& flow) {
   MessageBuilder m(message_type(IPCTNL_MSG_CT_DELETE), NLM_F_REQUEST | NLM_F_ACK);
   m.header(family_header(flow.family));
@@ -95,6 +113,22 @@ Result<bool> Conntrack::forget(const Flow& flow) {
   if (done) return true;
   if (done.error().code == ErrorCode::not_found) return false;
   return fail(std::move(done).error());
+}
+
+Result<FlowEnds> FlowEnds::open() {
+  FL_TRY(auto socket, Socket::open(NETLINK_NETFILTER));
+  if (::setsockopt(socket.fd(), SOL_SOCKET, SO_RCVBUFFORCE, &kEventBytes, sizeof kEventBytes) < 0)
+    return fail_errno(errno, "set the receive buffer of a netlink socket");
+  FL_CHECK(socket.subscribe(NFNLGRP_CONNTRACK_DESTROY));
+  return FlowEnds(std::move(socket));
+}
+
+Result<bool> FlowEnds::receive(std::chrono::milliseconds wait, const std::function<void(const Flow&)>& each) {
+  FL_TRY(const auto messages, socket_.receive(wait));
+  for (const auto& m : messages)
+    if (m.header.nlmsg_type == message_type(IPCTNL_MSG_CT_DELETE))
+      if (const auto f = parse_flow(m)) each(*f);
+  return !messages.empty();
 }
 
 }  // namespace fairlead::netlink

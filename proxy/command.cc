@@ -134,7 +134,7 @@ std::optional<int> prepare(Config& config) {
   if (auto done = finish_config(config, notes); !done) return failed(done.error());
   const auto level = log::parse_level(config.log_level);
   if (!level) return failed(level.error());
-  log::init({"proxy", *level, false});
+  log::init({"proxy", *level, config.logging_format == "json"});
   for (const auto& n : notes) log::warn("--config {}: {}", config.config_file, n);
   return std::nullopt;
 }

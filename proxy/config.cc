@@ -173,6 +173,7 @@ const std::vector<Setting>& settings() {
       duration("conntrack.udpStreamTimeout", FL_FIELD(conntrack.udp_stream_timeout)),
       duration("configSyncPeriod", FL_FIELD(config_sync_period)),
       texts("fairlead.deleteStaleFlows", FL_FIELD(delete_stale_flows)),
+      flag("fairlead.flowAccounting", FL_FIELD(flow_accounting)),
       ignored("portRange"),
       ignored("windowsRunAsService"),
   };
@@ -372,12 +373,19 @@ void add_flags(CLI::App& app, Config& c) {
       "NAME=true|false,...");
   app.add_option("--delete-stale-flows", c.delete_stale_flows, "protocols whose tracked flows to endpoints that have gone are forgotten: UDP,TCP,SCTP (default UDP)")
       ->delimiter(',');
+  app.add_flag("--flow-accounting", c.flow_accounting,
+               "count packets and bytes per service and endpoint in nftables and iptables mode too (switches net.netfilter.nf_conntrack_acct on)");
   app.add_option("--healthz-port", c.healthz_port, "deprecated: the port of --healthz-bind-address when that has none; 0: no such server")
       ->check(CLI::Range(0, 65535));
   app.add_option("--metrics-port", c.metrics_port, "deprecated: the same for --metrics-bind-address")->check(CLI::Range(0, 65535));
   app.add_option_function<std::string>("-v,--v", [&c](const std::string& v) { c.log_level = v.size() > 1 || v > "3" ? "debug" : "info"; },
                                        "log verbosity; 4 and above: debug");
   app.add_option("--log-level", c.log_level, "debug, info, warn, error")->capture_default_str();
+  app.add_option("--logging-format", c.logging_format, "text or json")->capture_default_str()->check(CLI::IsMember({"text", "json"}));
+  for (const auto* name : {"--vmodule", "--log-flush-frequency", "--log-text-info-buffer-size", "--log-json-info-buffer-size"})
+    app.add_option_function<std::string>(name, [](const std::string&) {}, "has no effect: each line is written at once, by --log-level");
+  for (const auto* name : {"--log-text-split-stream", "--log-json-split-stream"})
+    app.add_flag_function(name, [](std::int64_t) {}, "has no effect: all lines go to standard error");
 }
 
 namespace {
@@ -404,6 +412,7 @@ Result<> finish_config(Config& c, std::vector<std::string>& notes) {
     from_file.init_only = c.init_only;
     from_file.iptables_backend = c.iptables_backend;
     from_file.log_level = c.log_level;
+    from_file.logging_format = c.logging_format;
     FL_TRY_CTX(const auto text, read_file(c.config_file), "--config");
     FL_CHECK_CTX(read_config(text, from_file, notes), "--config {}", c.config_file);
     if (!c.hostname_override.empty()) from_file.hostname_override = c.hostname_override;

@@ -73,6 +73,7 @@ struct Config {
 
   // Ours alone: the section "fairlead" of the file, which kube-proxy ignores.
   std::vector<std::string> delete_stale_flows{"UDP"};  // whose tracked flows to endpoints that have gone are forgotten
+  bool flow_accounting = false;                        // packets and bytes per service and endpoint, in nftables and iptables mode
 
   // What is not in the file.
   std::string config_file, write_config_to;
@@ -80,6 +81,7 @@ struct Config {
   std::optional<int> healthz_port, metrics_port;  // deprecated flags
   std::string iptables_backend = "auto";  // "nft", "legacy": which of the kernel's two iptables
   std::string log_level = "info";
+  std::string logging_format = "text";  // "json"
 
   const Tables& tables() const { return mode == "nftables" ? nftables : iptables; }
   nanoseconds sync_period() const { return mode == "ipvs" ? ipvs.sync_period : tables().sync_period; }

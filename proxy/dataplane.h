@@ -41,7 +41,8 @@ struct ApplyReport {
 // dataplane's tool ("add element ip fairlead-proxy services { 10.96.0.1 . tcp . 80 : goto cluster-3 }").
 using Drift = std::string;
 
-// Connections since the rule of this frontend or endpoint was written, as far as the dataplane counts them.
+// What was counted since the rule of this frontend or endpoint was written, as far as the dataplane counts: connections
+// everywhere, packets and bytes in IPVS alone (flow_account.h has them for the others).
 struct Traffic {
   ServiceKey service;
   std::string port_name;

@@ -54,6 +54,11 @@ std::vector<HostSetting> plan_host(const Config& c, unsigned cpus) {
   timeout("udp_timeout", ct.udp_timeout);
   timeout("udp_timeout_stream", ct.udp_stream_timeout);
   if (ct.tcp_be_liberal) out.push_back({"net/netfilter/nf_conntrack_tcp_be_liberal", "1", false});
+  // IPVS counts by itself. Events about flows that end are on by default, but somebody may have switched them off.
+  if (c.flow_accounting && c.mode != "ipvs") {
+    out.push_back({"net/netfilter/nf_conntrack_acct", "1", false});
+    out.push_back({"net/netfilter/nf_conntrack_events", "1", true});
+  }
   out.push_back({"/proc/self/oom_score_adj", std::to_string(c.oom_score_adj), false});
   return out;
 }

@@ -95,8 +95,12 @@ struct TopRow {
   std::string service, port, endpoint;
   double connections = 0, packets = 0, bytes = 0, rate = 0;
 };
+struct TopReading {
+  std::vector<TopRow> rows;
+  std::string note;  // what is not counted, and why
+};
 
-Result<std::vector<TopRow>> read_traffic(net::io_context& io, const std::string& address) {
+Result<TopReading> read_traffic(net::io_context& io, const std::string& address) {
   FL_TRY(auto client, http::make_client(io.get_executor(), {.base_url = "http://" + address}));
   auto answer = run_task<http::ClientResponse>(io, [client]() -> Task<Result<http::ClientResponse>> {
     http::Request r;
@@ -107,9 +111,12 @@ Result<std::vector<TopRow>> read_traffic(net::io_context& io, const std::string&
   if (answer->status != 200) return fail(ErrorCode::unavailable, "{}/traffic: HTTP {}", address, answer->status);
   boost::system::error_code ec;
   const auto v = boost::json::parse(answer->body, ec);
-  if (ec || !v.is_array()) return fail(ErrorCode::data_loss, "{}/traffic: not the expected JSON", address);
-  std::vector<TopRow> rows;
-  for (const auto& one : v.as_array()) {
+  const auto* all = ec || !v.is_object() ? nullptr : v.as_object().if_contains("traffic");
+  if (!all || !all->is_array()) return fail(ErrorCode::data_loss, "{}/traffic: not the expected JSON", address);
+  TopReading out;
+  if (const auto* note = v.as_object().if_contains("note"); note && note->is_string()) out.note = note->as_string();
+  auto& rows = out.rows;
+  for (const auto& one : all->as_array()) {
     if (!one.is_object()) continue;
     const auto text = [&](const char* key) {
       const auto* s = one.as_object().if_contains(key);
@@ -135,7 +142,7 @@ Result<std::vector<TopRow>> read_traffic(net::io_context& io, const std::string&
       rows.push_back(std::move(row));
     }
   }
-  return rows;
+  return out;
 }
 
 }  // namespace
@@ -144,28 +151,30 @@ int top(const TopOptions& options) {
   net::io_context io(1);
   std::vector<TopRow> before;
   for (bool first = true;; first = false) {
-    auto rows = read_traffic(io, options.address);
-    if (!rows) return failed(rows.error());
+    auto reading = read_traffic(io, options.address);
+    if (!reading) return failed(reading.error());
+    auto& rows = reading->rows;
     std::map<std::tuple<std::string, std::string, std::string>, double> old;
     for (const auto& b : before) old[{b.service, b.port, b.endpoint}] = b.connections;
-    for (auto& r : *rows) {
+    for (auto& r : rows) {
       const auto it = old.find({r.service, r.port, r.endpoint});
       r.rate = first || it == old.end() ? 0 : std::max(0.0, (r.connections - it->second) / options.interval_seconds);
     }
-    before = *rows;
-    std::sort(rows->begin(), rows->end(), [](const TopRow& a, const TopRow& b) {
+    before = rows;
+    std::sort(rows.begin(), rows.end(), [](const TopRow& a, const TopRow& b) {
       return std::tie(b.rate, b.connections, a.service, a.port, a.endpoint) < std::tie(a.rate, a.connections, b.service, b.port, b.endpoint);
     });
     std::string out = options.once ? "" : "\033[H\033[2J";
-    // Packets and bytes only where the dataplane counts them.
-    const bool all = std::any_of(rows->begin(), rows->end(), [](const TopRow& r) { return r.packets > 0; });
+    // Packets and bytes only where they are counted.
+    const bool all = reading->note.empty();
     out += fmt::format("{:<40} {:<12} {:<28} {:>12} {:>10}{}\n", "SERVICE", "PORT", "ENDPOINT", "CONNECTIONS", "PER SECOND",
                        all ? fmt::format(" {:>12} {:>14}", "PACKETS", "BYTES") : "");
-    for (std::size_t i = 0; i < rows->size() && i < static_cast<std::size_t>(options.lines); ++i) {
-      const auto& r = (*rows)[i];
+    for (std::size_t i = 0; i < rows.size() && i < static_cast<std::size_t>(options.lines); ++i) {
+      const auto& r = rows[i];
       out += fmt::format("{:<40} {:<12} {:<28} {:>12.0f} {:>10.1f}{}\n", r.service, r.port, r.endpoint.empty() ? "(all)" : r.endpoint, r.connections, r.rate,
                          all ? fmt::format(" {:>12.0f} {:>14.0f}", r.packets, r.bytes) : "");
     }
+    if (!reading->note.empty()) out += "(" + reading->note + ")\n";
     print(out);
     std::fflush(stdout);
     if (options.once) return 0;

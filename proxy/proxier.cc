@@ -1,5 +1,7 @@
 #include "proxy/proxier.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include <boost/json/array.hpp>
@@ -15,6 +17,7 @@
 #include "kube/proto/discovery/v1.pb.h"
 #include "kube/proto/networking/v1.pb.h"
 #include "proxy/conntrack_cleanup.h"
+#include "proxy/flow_reader.h"
 #include "proxy/from_api.h"
 #include "proxy/health.h"
 #include "proxy/metrics.h"
@@ -131,14 +134,39 @@ struct Proxier::Impl {
     traffic_timer.async_wait([this](const boost::system::error_code& ec) {
       if (ec) return;
       if (runner && runner->begun() && state.service_count() <= options.traffic_series)
-        runner->on_worker([this]() -> std::function<void()> {
+        runner->on_worker([this, flows = flows]() -> std::function<void()> {
           auto reading = dataplane->traffic();
+          if (reading && flows) flows->append_to(*reading);
           return [this, reading = std::move(reading)] {
             if (reading) traffic.update(*reading);
           };
         });
       read_traffic();
     });
+  }
+
+  // With more services than are shown, nothing is counted.
+  void account_flows(const PlanDelta& delta) {
+    if (!config.flow_accounting || config.mode == "ipvs") return;
+    const bool wanted = state.service_count() <= options.traffic_series;
+    if (!flows && wanted && !std::exchange(tried_flows, true)) {
+      auto reader = FlowReader::start();
+      if (reader) flows = std::move(*reader);
+      else log::warn("{}", flows_off = "flow accounting is off: " + reader.error().message);
+    }
+    if (!flows) return;
+    if (!wanted) flows->plan(PlanDelta{delta.global, true, false, {}});
+    else flows->plan(std::exchange(counting_flows, true) ? delta : planner->current().full_delta());
+    counting_flows = wanted;
+    flow_accounting->set(wanted);
+  }
+
+  // Says where packets and bytes are not counted, and how they would be; empty: they are.
+  std::string why_no_bytes() const {
+    if (config.mode == "ipvs" || counting_flows) return {};
+    if (!config.flow_accounting) return "packets and bytes are not counted: start the proxy with --flow-accounting, or set fairlead.flowAccounting in its configuration";
+    if (state.service_count() > options.traffic_series) return fmt::format("packets and bytes are not counted: more than {} services", options.traffic_series);
+    return flows_off.empty() ? "packets and bytes are not counted yet" : flows_off;
   }
 
   // On the worker's thread.
@@ -231,6 +259,7 @@ struct Proxier::Impl {
         {"/metrics",
          [this] {
            metrics.pending(state);
+           if (flows) flow_losses->inc(static_cast<double>(flows->losses()) - flow_losses->value());
            return std::pair{std::string("text/plain; version=0.0.4; charset=utf-8"), registry.text() + traffic.metrics_text(options.traffic_series)};
          }},
         {"/proxyMode", [this, text] { return std::pair{text, config.mode}; }},
@@ -238,7 +267,7 @@ struct Proxier::Impl {
          [this, json] {
            return std::pair{json, boost::json::serialize(boost::json::object{{"kubeproxy.config.k8s.io", config_as_json(config)}})};
          }},
-        {"/traffic", [this, json] { return std::pair{json, boost::json::serialize(traffic.to_json())}; }},
+        {"/traffic", [this, json] { return std::pair{json, boost::json::serialize(boost::json::object{{"traffic", traffic.to_json()}, {"note", why_no_bytes()}})}; }},
         {"/plan", [this, text] { return std::pair{text, to_text(planner->current())}; }},
     };
   }
@@ -256,6 +285,7 @@ struct Proxier::Impl {
     co_await nodes->stop();
     co_await cidrs->stop();
     runner.reset();
+    flows.reset();
   }
 
   void maybe_begin() {
@@ -337,6 +367,7 @@ struct Proxier::Impl {
     health.updated();
     if (runner->busy()) health.queued();
     service_servers->update(r.delta);
+    account_flows(r.delta);
     count_no_local(r.delta);
     complain();
     for (const auto& [key, why] : r.report->skipped) log::warn("Service {} is not programmed: {}", key, why);
@@ -391,6 +422,11 @@ struct Proxier::Impl {
   Event node_known;
   net::steady_timer patience, traffic_timer;
   TrafficTotals traffic;
+  std::shared_ptr<FlowReader> flows;  // shared with the reading on the worker's thread
+  std::string flows_off;              // why there is none though one is wanted
+  bool tried_flows = false, counting_flows = false;
+  metrics::Gauge* flow_accounting = &registry.gauge("fairlead_proxy_flow_accounting", "1 while packets and bytes are counted from tracked connections (--flow-accounting)");
+  metrics::Counter* flow_losses = &registry.counter("fairlead_proxy_flow_accounting_losses_total", "Times that ends of connections were lost because they came too fast to be counted");
   Planner::Complaints complaints;  // as said last
   bool node_ready = false;
   bool said_ready = false;

@@ -14,15 +14,17 @@ constexpr std::array<std::string_view, 3> kEndpointHelp{"Connections sent to an 
 }  // namespace
 
 void TrafficTotals::update(const std::vector<Traffic>& reading) {
-  for (auto& [id, e] : entries_) e.seen = false;
+  for (auto& [id, e] : entries_) e.seen = false, e.now = {};
   for (const auto& t : reading) {
     auto& e = entries_[{t.service, t.port_name, t.protocol, t.frontend, t.backend}];
-    const Counts now{t.connections, t.packets, t.bytes};
-    for (std::size_t i = 0; i < now.size(); ++i) e.total[i] += now[i] >= e.last[i] ? now[i] - e.last[i] : now[i];  // less than before: it began again
-    e.last = now;
+    e.now[0] += t.connections, e.now[1] += t.packets, e.now[2] += t.bytes;
     e.seen = true;
   }
   std::erase_if(entries_, [](const auto& x) { return !x.second.seen; });
+  for (auto& [id, e] : entries_) {
+    for (std::size_t i = 0; i < e.now.size(); ++i) e.total[i] += e.now[i] >= e.last[i] ? e.now[i] - e.last[i] : e.now[i];  // less than before: it began again
+    e.last = e.now;
+  }
 }
 
 std::vector<Traffic> TrafficTotals::totals() const {

@@ -1,6 +1,6 @@
 // Connections, packets and bytes per service and endpoint over the life of this process. The kernel's counters start at zero
 // whenever a rule or element is written again; here they only grow. Packets and bytes are there where the dataplane sees every
-// packet (IPVS); elsewhere only the first packet of a connection meets the rules, and they stay zero. Pure.
+// packet (IPVS) or where flows are accounted for (flow_account.h); otherwise they stay zero. Pure.
 #pragma once
 
 #include <array>
@@ -16,7 +16,7 @@ namespace fairlead::proxy {
 
 class TrafficTotals {
  public:
-  // Takes in a reading. What is not in it has gone.
+  // Takes in a reading; rows of the same frontend and endpoint add up. What is not in it has gone.
   void update(const std::vector<Traffic>& reading);
   std::vector<Traffic> totals() const;
   // fairlead_proxy_service_{connections,packets,bytes}_total{namespace,service,port,protocol}, and fairlead_proxy_endpoint_... with
@@ -29,7 +29,7 @@ class TrafficTotals {
   using Id = std::tuple<ServiceKey, std::string, Protocol, SocketAddress, SocketAddress>;
   using Counts = std::array<std::uint64_t, 3>;  // connections, packets, bytes
   struct Entry {
-    Counts last{}, total{};
+    Counts now{}, last{}, total{};
     bool seen = false;
   };
   std::map<Id, Entry> entries_;

@@ -59,6 +59,7 @@ oomScoreAdj: 0
 conntrack: {maxPerCore: 0}
 clientConnection: {kubeconfig: $dir/kubeconfig}
 nodePortAddresses: [192.168.7.0/24]
+fairlead: {flowAccounting: ${accounting:-true}}
 $1
 E
   mv next.yaml config.yaml
@@ -93,6 +94,10 @@ code 2 "$bin/fairlead" trace nobody 10.96.0.50
 code 2 "$bin/fairlead" trace 10.244.0.9 10.96.0.50/icmp
 counted() { "$bin/fairlead" proxy top --once | awk '$1 == "default/web" && $3 != "(all)" { n += $4 } END { exit n != 21 }'; }
 until_ok counted
+in_bytes() { "$bin/fairlead" proxy top --once | awk '$1 == "default/web" && $3 == "(all)" { p += $6; b += $7 } END { exit !(p >= 21 * 4 && b > 21 * 400) }'; }
+until_ok in_bytes
+says 'fairlead_proxy_flow_accounting 1' curl -s 127.0.0.1:10249/metrics
+[[ $(sysctl -n net.netfilter.nf_conntrack_acct) == 1 ]] || fail "accounting was not switched on"
 says 'fairlead_proxy_service_connections_total{namespace="default",service="web",port="http",protocol="TCP"} 21' curl -s 127.0.0.1:10249/metrics
 says 'ClusterIP 10.96.0.50:80 -> cluster' "$bin/fairlead" proxy plan -f service.yaml -f slice.yaml -f node.yaml --cluster-cidr 10.244.0.0/16
 code 2 "$bin/fairlead" proxy plan
@@ -110,7 +115,7 @@ until_ok "$bin/fairlead" proxy verify --config config.yaml
 config 'mode: nonsense'
 until_ok grep -q 'the old one stays in force' proxy.log
 kill -0 $proxy || fail "the proxy ended because of an invalid configuration"
-config 'enableProfiling: true'
+accounting=false config 'enableProfiling: true'
 got=0; wait $proxy || got=$?
 [[ $got == 1 ]] || fail "a changed configuration: exit code $got, not 1"
 nft delete element ip fairlead-proxy services '{ 10.96.0.50 . tcp . 80 }'
@@ -128,6 +133,9 @@ proxy=$!; pids+=($proxy)
 until_ok curl -sf 127.0.0.1:10256/healthz
 [[ $before == $(nft list ruleset | sed 's/counter packets.*//' | md5sum) ]] || fail "a restart changed the rules"
 grep -q 'first sync of 2 services took .* 0 kernel objects written' proxy.log || fail "a restart wrote something"
+
+says 'packets and bytes are not counted: start the proxy with --flow-accounting' "$bin/fairlead" proxy top --once
+says 'fairlead_proxy_flow_accounting 0' curl -s 127.0.0.1:10249/metrics
 
 # ---- the API goes away: rules and health stay
 kill "${pids[0]}"

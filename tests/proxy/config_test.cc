@@ -105,6 +105,7 @@ TEST(Config, EveryFlagLandsInItsField) {
       {"--config-sync-period=5m", "configSyncPeriod", "\"5m0s\""},
       {"--feature-gates=A=true,B=false", "featureGates", R"({"A":true,"B":false})"},
       {"--delete-stale-flows=UDP,TCP", "fairlead.deleteStaleFlows", R"(["UDP","TCP"])"},
+      {"--flow-accounting", "fairlead.flowAccounting", "true"},
   };
   for (const auto& row : rows) {
     const auto c = from_flags({row.flag});
@@ -237,6 +238,7 @@ portRange: ""
 windowsRunAsService: false
 fairlead:
   deleteStaleFlows: [UDP, SCTP]
+  flowAccounting: true
 )";
 
 TEST(Config, EveryFieldOfTheFileIsReadAndWrittenBack) {

@@ -25,6 +25,8 @@ TEST(TrafficTotals, GrowThroughRestartsOfTheKernelsCounters) {
   EXPECT_EQ(of(), 11u);
   t.update({reading("shop/web", "", 2)});
   EXPECT_EQ(of(), 11u);
+  t.update({reading("shop/web", "", 3), reading("shop/web", "", 4)});  // from two sources
+  EXPECT_EQ(of(), 16u);
   t.update({});  // the service has gone
   EXPECT_EQ(t.size(), 0u);
 }

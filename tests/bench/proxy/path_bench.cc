@@ -5,6 +5,7 @@
 //   routed      through the node, no rules
 //   one rule    through one hand-written DNAT rule on the node, as the yardstick
 //   service     through a ClusterIP among N services with 10 endpoints each
+//   accounting  the same with flow accounting: each end of a connection is read, live ones are listed
 //
 // with the processor time that both ends and the kernel spent on one connection, the figure that compares on a busy machine;
 // and the time from connect() to the answer of the first connection to each of many services, which nobody has used before.
@@ -24,6 +25,7 @@
 #include <thread>
 
 #include "nftables/dataplane.h"
+#include "proxy/flow_reader.h"
 #include "tests/proxy/testnet.h"
 #include "tests/proxy/world.h"
 
@@ -164,6 +166,9 @@ int main(int argc, char** argv) {
   };
   std::vector<Row> rows{{"direct", {}}, {"routed, no rules", {}}, {"one hand-written rule", {}}};
   for (const auto n : sizes) rows.push_back({fmt::format("service, of {}", n), {}});
+  constexpr unsigned kAccounted = 1'000;
+  rows.push_back({fmt::format("the same of {}, accounting", kAccounted), {}});
+  std::uint64_t losses = 0;
   struct First {
     unsigned services;
     double p50, p99;
@@ -186,6 +191,20 @@ int main(int argc, char** argv) {
         if (auto done = dataplane->apply(services(sizes[i]).full_delta()); !done) die(done.error().message);
       });
       rows[3 + i].figures.push_back(rate(client, {IpAddress::v4(10, 96, 0, 0).plus(sizes[i] / 2), 80}, seconds));
+      if (sizes[i] == kAccounted) {
+        std::unique_ptr<FlowReader> reader;
+        if (!node.sh("sysctl -qw net.netfilter.nf_conntrack_acct=1")) die("sysctl");
+        node.in([&] {
+          auto r = FlowReader::start();
+          if (!r) die(r.error().message);
+          reader = std::move(*r);
+        });
+        reader->plan(services(kAccounted).full_delta());
+        rows.back().figures.push_back(rate(client, {IpAddress::v4(10, 96, 0, 0).plus(kAccounted / 2), 80}, seconds));
+        losses += reader->losses();
+        reader.reset();
+        if (!node.sh("sysctl -qw net.netfilter.nf_conntrack_acct=0")) die("sysctl");
+      }
       if (round == 0) {
         std::vector<double> each;
         client.in([&] {
@@ -216,6 +235,7 @@ int main(int argc, char** argv) {
     fmt::print("{:<24} {:>10.0f} {:>10.0f} {:>10.0f} {:>16.1f} {:>17.0f}%\n", r.name, rates[middle], rates.front(), rates.back(), cpu[middle],
                cpu[middle] * 100 / yardstick);
   }
+  fmt::print("\nends of connections that came too fast to be read: {} times\n", losses);
   fmt::print("\nthe first connection to a service, from connect() to the answer, 100 services each\n\n{:>8} {:>10} {:>10}\n", "services", "p50 us", "p99 us");
   for (const auto& f : firsts) fmt::print("{:>8} {:>10.0f} {:>10.0f}\n", f.services, f.p50, f.p99);
 }
