@@ -114,15 +114,28 @@ class IptablesDataplane final : public proxy::Dataplane {
 
   Result<std::vector<proxy::Traffic>> traffic() override {
     const std::lock_guard lock(mutex_);
-    const auto begin = steady_clock::now();
-    if (begin < next_reading_) return reading_;
-    std::vector<proxy::Traffic> now;
-    for (auto& s : syncs_)
-      if (active_[index(s)]) FL_CHECK(s.traffic(now));
-    reading_ = std::move(now);
-    const auto end = steady_clock::now();
-    next_reading_ = end + (end - begin) * (kReadingShare - 1);
+    FL_CHECK(read(true));
     return reading_;
+  }
+
+  Result<std::vector<proxy::Figure>> figures() override {
+    const std::lock_guard lock(mutex_);
+    FL_CHECK(read(false));
+    std::vector<proxy::Figure> out;
+    std::uint64_t invalid = 0, localhost = 0;
+    for (const auto& s : syncs_) {
+      if (!active_[index(s)]) continue;
+      const auto& f = figures_[index(s)];
+      invalid += f.invalid, localhost += f.localhost;
+      for (const Table t : {Table::filter, Table::nat}) {
+        const metrics::Labels labels{{"ip_family", std::string(fairlead::to_string(s.family()))}, {"table", std::string(to_string(t))}};
+        out.push_back({"sync_proxy_rules_iptables_total", labels, static_cast<double>(f.rules[static_cast<std::size_t>(t)])});
+        out.push_back({"sync_proxy_rules_iptables_last", labels, static_cast<double>(s.written(t))});
+      }
+    }
+    out.push_back({"iptables_ct_state_invalid_dropped_packets_total", {}, static_cast<double>(invalid)});
+    out.push_back({"iptables_localhost_nodeports_accepted_packets_total", {}, static_cast<double>(localhost)});
+    return out;
   }
 
   std::string render_text(const proxy::Plan& plan) const override {
@@ -146,6 +159,21 @@ class IptablesDataplane final : public proxy::Dataplane {
   }
 
  private:
+  // Looks at the kernel, unless it did so a short while ago.
+  Result<> read(bool with_traffic) {
+    const auto begin = steady_clock::now();
+    if (begin < next_reading_) return {};
+    std::vector<proxy::Traffic> now;
+    std::array<FamilySync::Figures, 2> figures;
+    for (auto& s : syncs_)
+      if (active_[index(s)]) FL_CHECK(s.read(with_traffic ? &now : nullptr, figures[index(s)]));
+    reading_ = std::move(now);
+    figures_ = figures;
+    const auto end = steady_clock::now();
+    next_reading_ = end + (end - begin) * (kReadingShare - 1);
+    return {};
+  }
+
   bool enabled(const proxy::GlobalPlan& global, Family f) const { return global.enabled(f) && kernel_.supports(f); }
   static std::size_t index(const FamilySync& s) { return s.family() == Family::v4 ? 0 : 1; }
 
@@ -211,6 +239,7 @@ class IptablesDataplane final : public proxy::Dataplane {
   std::array<FamilySync, 2> syncs_;
   std::array<bool, 2> active_{true, true};
   std::vector<proxy::Traffic> reading_;
+  std::array<FamilySync::Figures, 2> figures_;
   steady_clock::time_point next_reading_{};
   std::atomic<bool> foreign_{false};
   std::mutex checking_;

@@ -98,6 +98,7 @@ void FamilySync::forget() {
 
 Result<> FamilySync::apply(const PlanDelta& delta, ApplyReport& report) {
   report_skipped(delta, report);
+  written_ = {};
   const bool known = in_sync_ && layout_ && layout_->global() == *delta.global;
   if (known) {
     auto done = incremental(delta, report);
@@ -119,8 +120,11 @@ Result<> FamilySync::commit(ApplyReport& report) {
   if (changes_.empty()) return {};
   const auto input = changes_.text();
   const auto size = changes_.size();
+  auto written = written_;
+  for (const Table t : kTables) written[static_cast<std::size_t>(t)] += changes_.written(t);
   changes_.clear();
   FL_CHECK(kernel_.restore(family_, input));
+  written_ = written;
   report.operations += size;
   ++report.batches;
   return {};
@@ -353,9 +357,25 @@ Result<bool> FamilySync::intact() {
   return kernel_.holds(family_, layout_->canaries());
 }
 
-Result<> FamilySync::traffic(std::vector<proxy::Traffic>& out) {
+Result<> FamilySync::read(std::vector<proxy::Traffic>* traffic, Figures& figures) {
   if (!layout_) return {};
   FL_TRY(const auto nat, kernel_.save(family_, Table::nat, true));
+  FL_TRY(const auto filter, kernel_.save(family_, Table::filter, true));
+  for (const auto& [table, listing] : {std::pair{Table::nat, &nat}, std::pair{Table::filter, &filter}})
+    for (const auto& [name, chain] : listing->chains())
+      if (!chain.builtin && is_ours(table, name)) figures.rules[static_cast<std::size_t>(table)] += chain.rules.size();
+  static const CountingRules counting = counting_rules();
+  const auto packets = [&](const Listing& listing, std::string_view chain, const std::string& rule) {
+    std::uint64_t n = 0;
+    if (const auto* c = listing.find(chain))
+      for (std::size_t i = 0; i < c->rules.size() && i < c->counters.size(); ++i)
+        if (canonical(c->rules[i], family_) == rule) n += c->counters[i].packets;
+    return n;
+  };
+  figures.invalid = packets(filter, kForward, counting.invalid);
+  const auto before = packets(nat, kServices, counting.before_localhost), after = packets(nat, kServices, counting.after_localhost);
+  figures.localhost = before > after ? before - after : 0;
+  if (!traffic) return {};
   std::unordered_map<std::string, Counters> frontends;
   for (const auto name : {kServices, kNodePorts})
     if (const auto* c = nat.find(name))
@@ -375,7 +395,7 @@ Result<> FamilySync::traffic(std::vector<proxy::Traffic>& out) {
           n = it->second;
         }
         // The nat table sees the first packet of each connection only.
-        out.push_back({key, port.name, port.protocol, r.frontend, r.backend, n.packets, 0, 0});
+        traffic->push_back({key, port.name, port.protocol, r.frontend, r.backend, n.packets, 0, 0});
       }
     }
   return {};

@@ -39,7 +39,15 @@ class FamilySync {
   void forget();
   // Whether the rules that tell it are still there. True as long as nothing is known.
   Result<bool> intact();
-  Result<> traffic(std::vector<proxy::Traffic>& out);
+  // Reads the counters of the rules. `figures` is how many rules there are, and how many packets were dropped as invalid, and how many connections
+  // went to NodePorts on localhost; `traffic` may be null.
+  struct Figures {
+    std::array<std::size_t, kTables.size()> rules{};
+    std::uint64_t invalid = 0, localhost = 0;
+  };
+  Result<> read(std::vector<proxy::Traffic>* traffic, Figures& figures);
+  // Rules that the last apply() added to a table.
+  std::size_t written(Table t) const { return written_[static_cast<std::size_t>(t)]; }
 
  private:
   // The keys of one dispatch chain, in the order of its rules.
@@ -73,6 +81,7 @@ class FamilySync {
   Kernel& kernel_;
   const Settings settings_;
   bool in_sync_ = false;
+  std::array<std::size_t, kTables.size()> written_{};
   std::unique_ptr<Layout> layout_;
   std::unordered_map<proxy::ServiceKey, proxy::ServicePlanPtr> services_;
   std::array<Order, kDispatchCount> order_;

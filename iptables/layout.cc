@@ -41,6 +41,15 @@ Layout::Layout(Family family, proxy::GlobalPlanPtr global, const Settings& setti
   if (cidrs_.size() == 1) cidr_ = cidrs_.front();
 }
 
+static Rule drop_invalid() { return Rule().in_state(invalid).then(K::drop); }
+// A rule without effect, for its counter: it leads into an empty chain.
+static Rule count_localhost(std::string_view when) {
+  return Rule().to(loopback(Family::v4)).to_local().saying(std::string("localhost ") + std::string(when) + " NodePorts").jump(std::string(kCount));
+}
+CountingRules counting_rules() {
+  return {to_text(drop_invalid(), Family::v4), to_text(count_localhost("before"), Family::v4), to_text(count_localhost("after"), Family::v4)};
+}
+
 std::vector<Rule> Layout::for_local_pods(const Rule& rule) const {
   std::vector<Rule> out;
   switch (global_->local.kind) {
@@ -89,10 +98,11 @@ RuleSet Layout::base() const {
                                  Rule().saying("kubernetes service traffic requiring SNAT").then(K::masquerade)});
   put(Table::filter, kRefuse, {Rule().with(Protocol::tcp).then(K::reset), Rule().then(K::reject)});
   std::vector<Rule> forward;
-  if (settings_.drop_invalid) forward.push_back(Rule().in_state(invalid).then(K::drop));
+  if (settings_.drop_invalid) forward.push_back(drop_invalid());
   forward.push_back(Rule().marked(mark).saying("kubernetes forwarding rules").then(K::accept));
   forward.push_back(Rule().in_state(related | established).saying("kubernetes forwarding conntrack rule").then(K::accept));
   put(Table::filter, kForward, forward);
+  if (localnet()) put(Table::nat, kCount, {});
   for (const Table t : kTables) put(t, kCanary, {Rule().saying(std::string(kCanaryText)).then(K::back)});
   for (std::size_t i = 0; i < kDispatchCount; ++i) out.chains[chain_of(static_cast<Dispatch>(i))];
 
@@ -140,23 +150,30 @@ std::vector<DispatchRule> Layout::fixed_rules() const {
   const auto matches = node_port_matches(excluded);
   const Rule not_loopback = Rule().to(loopback(family_)).then(K::back);
 
+  const auto count = [&](Rank rank, std::string_view when) {
+    if (localnet()) put(Dispatch::services, rank, count_localhost(when));
+  };
   if (cidr_) {
     if (excluded) put(Dispatch::services, Rank::guard, not_loopback);
+    count(Rank::guard, "before");
     for (auto m : matches) {
       if (!m.destination) m.to(*cidr_, true);
       put(Dispatch::services, Rank::guard, with(m, node_ports).jump(std::string(kNodePorts)));
     }
+    count(Rank::guard, "after");
     put(Dispatch::services, Rank::guard, Rule().to(*cidr_, true).then(K::back));
     if (const auto mark = mark_unless_local(Rule())) put(Dispatch::services, Rank::guard, *mark);
   } else if (excluded) {
     put(Dispatch::services, Rank::tail, not_loopback);
   }
   if (excluded) put(Dispatch::external_rejects, Rank::tail, not_loopback);
+  if (!cidr_) count(Rank::tail, "before");
   for (const auto& m : matches) {
     if (!cidr_ || !m.destination || m.destination->prefix.overlaps(*cidr_))
       put(Dispatch::services, Rank::tail, with(m, node_ports).jump(std::string(kNodePorts)));
     put(Dispatch::external_rejects, Rank::tail, Rule(m).jump(std::string(kExternalNodePorts)));
   }
+  if (!cidr_) count(Rank::tail, "after");
   put(Dispatch::firewall, Rank::tail, Rule().jump(std::string(kServices)));
   put(Dispatch::firewall, Rank::tail, Rule().jump(std::string(kExternalServices)));
   if (cidr_) put(Dispatch::cluster_ips, Rank::guard, Rule().to(*cidr_, true).then(K::back));

@@ -63,6 +63,14 @@ struct DispatchRule {
   auto operator<=>(const DispatchRule&) const = default;
 };
 
+// Rules whose counters kube-proxy has metrics of. Connections to NodePorts on localhost: what came to the rules for NodePorts, less what
+// they left over.
+struct CountingRules {
+  std::string invalid;                        // in KUBE-FORWARD: drops what belongs to no connection
+  std::string before_localhost, after_localhost;  // in KUBE-SERVICES
+};
+CountingRules counting_rules();
+
 // Everything that does not belong to one service, for one family.
 class Layout {
  public:

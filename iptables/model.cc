@@ -113,6 +113,7 @@ void Changes::write_chain(Table t, std::string name, std::vector<std::string> ru
   fmt::format_to(std::back_inserter(p.chains), ":{} - [0:0]\n", name);
   for (const auto& r : rules) fmt::format_to(std::back_inserter(p.rules), "-A {} {}\n", name, r);
   size_ += 1 + rules.size();
+  p.written += rules.size();
 }
 
 void Changes::delete_chain(Table t, std::string name) {
@@ -125,11 +126,13 @@ void Changes::delete_chain(Table t, std::string name) {
 void Changes::insert(Table t, std::string_view chain, std::size_t position, std::string_view rule) {
   fmt::format_to(std::back_inserter(of(t).inserts), "-I {} {} {}\n", chain, position, rule);
   ++size_;
+  ++of(t).written;
 }
 
 void Changes::append(Table t, std::string_view chain, std::string_view rule) {
   fmt::format_to(std::back_inserter(of(t).inserts), "-A {} {}\n", chain, rule);
   ++size_;
+  ++of(t).written;
 }
 
 void Changes::remove(Table t, std::string_view chain, std::string_view rule) {

@@ -86,12 +86,14 @@ class Changes {
   void remove(Table t, std::string_view chain, std::string_view rule);
   bool empty() const { return size_ == 0; }
   std::size_t size() const { return size_; }  // rules and chains written or removed
+  std::size_t written(Table t) const { return of(t).written; }  // rules that are added
   std::string text() const;
   void clear() { *this = Changes{}; }
 
  private:
   struct PerTable {
     std::string chains, rules, inserts, removals, flushes, deletions;
+    std::size_t written = 0;
   };
   PerTable& of(Table t) { return tables_[static_cast<std::size_t>(t)]; }
   const PerTable& of(Table t) const { return tables_[static_cast<std::size_t>(t)]; }

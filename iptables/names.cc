@@ -49,8 +49,9 @@ std::string endpoint_chain_name(std::string_view port_name, Protocol protocol, c
 }
 
 bool is_ours(Table, std::string_view chain) {
-  static constexpr std::array<std::string_view, 12> exact{kServices, kNodePorts,   kExternalServices, kExternalNodePorts, kClusterIps, kFirewall,
-                                                          kForward,  kPostrouting, kMarkMasq,         kMarkMasqForeign,   kCanary, kRefuse};
+  static constexpr std::array<std::string_view, 13> exact{kServices, kNodePorts,   kExternalServices, kExternalNodePorts, kClusterIps, kFirewall,
+                                                          kForward,  kPostrouting, kMarkMasq,         kMarkMasqForeign,   kCanary, kRefuse,
+                                                          kCount};
   static constexpr std::array<std::string_view, 13> prefixes{
       "KUBE-SVC-", "KUBE-SVL-", "KUBE-SEP-", "KUBE-FW-", "KUBE-EXT-", "KUBE-XLB-",
       // of ipvs modes, ours and kube-proxy's, which never run beside this one

@@ -15,6 +15,7 @@ inline constexpr std::string_view kServices = "KUBE-SERVICES", kNodePorts = "KUB
                                   kExternalNodePorts = "KUBE-EXTERNAL-NODEPORTS", kClusterIps = "KUBE-CLUSTER-IPS", kFirewall = "KUBE-PROXY-FIREWALL",
                                   kForward = "KUBE-FORWARD", kPostrouting = "KUBE-POSTROUTING", kMarkMasq = "KUBE-MARK-MASQ",
                                   kMarkMasqForeign = "KUBE-MARK-MASQ-NOT-LOCAL", kRefuse = "KUBE-REFUSE", kCanary = "KUBE-PROXY-CANARY",
+                                  kCount = "KUBE-PROXY-COUNT",  // empty
                                   // Shared with the kubelet: rules are added where they are missing, nothing is removed.
                                   kMartians = "KUBE-FIREWALL";
 

@@ -213,6 +213,8 @@ void add_duration(CLI::App& app, const std::string& name, std::vector<nanosecond
 
 }  // namespace
 
+std::string log_level_of(int verbosity) { return verbosity > 3 ? "debug" : "info"; }
+
 Result<> read_config(std::string_view text, Config& config, std::vector<std::string>& notes) {
   std::vector<std::string> strict;
   FL_TRY(const auto documents, kube::parse_yaml(text, {.strict = &strict}));
@@ -304,6 +306,9 @@ std::vector<std::string> for_parsing(const std::vector<std::string>& arguments) 
     if (a.starts_with("--") && a.find('=') == a.size() - 1) {
       out.push_back(a.substr(0, a.size() - 1));
       out.emplace_back();
+    } else if (a.starts_with("-v=")) {  // Go's flags take "=" after one letter too
+      out.emplace_back("-v");
+      out.push_back(a.substr(3));
     } else {
       out.push_back(a);
     }
@@ -327,7 +332,7 @@ void add_flags(CLI::App& app, Config& c) {
   app.add_option("--healthz-bind-address", c.healthz_bind_address, "address of /healthz and /livez (default 0.0.0.0:10256); empty: none");
   app.add_option("--metrics-bind-address", c.metrics_bind_address, "address of /metrics (default 127.0.0.1:10249); empty: none");
   app.add_flag("--bind-address-hard-fail", c.bind_address_hard_fail, "exit if one of these addresses cannot be bound");
-  app.add_flag("--profiling", c.enable_profiling);
+  app.add_flag("--profiling", c.enable_profiling, "/debug/pprof/ and /debug/flags/v on the metrics address");
   app.add_option("--show-hidden-metrics-for-version", c.show_hidden_metrics_for_version);
   app.add_option("--proxy-mode", c.mode, "nftables, iptables or ipvs");
   app.add_option_function<int>("--iptables-masquerade-bit", [&c](int v) { c.iptables.masquerade_bit = c.nftables.masquerade_bit = v; },
@@ -378,7 +383,7 @@ void add_flags(CLI::App& app, Config& c) {
   app.add_option("--healthz-port", c.healthz_port, "deprecated: the port of --healthz-bind-address when that has none; 0: no such server")
       ->check(CLI::Range(0, 65535));
   app.add_option("--metrics-port", c.metrics_port, "deprecated: the same for --metrics-bind-address")->check(CLI::Range(0, 65535));
-  app.add_option_function<std::string>("-v,--v", [&c](const std::string& v) { c.log_level = v.size() > 1 || v > "3" ? "debug" : "info"; },
+  app.add_option_function<int>("-v,--v", [&c](int v) { c.log_level = log_level_of(v); },
                                        "log verbosity; 4 and above: debug");
   app.add_option("--log-level", c.log_level, "debug, info, warn, error")->capture_default_str();
   app.add_option("--logging-format", c.logging_format, "text or json")->capture_default_str()->check(CLI::IsMember({"text", "json"}));

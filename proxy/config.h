@@ -94,7 +94,7 @@ struct Config {
 
 // Adds kube-proxy's flags to a command; they are written into `config` when it parses. Call finish_config() after that.
 void add_flags(CLI::App& app, Config& config);
-// The arguments as App::parse(std::vector) wants them: last first. "--flag=" becomes two, as CLI11 otherwise finds no value there.
+// The arguments as App::parse(std::vector) wants them: last first. "--flag=" and "-v=2" become two, as CLI11 otherwise finds no value, or "=2", there.
 std::vector<std::string> for_parsing(const std::vector<std::string>& arguments);
 // Reads the --config file if there is one, and validates. `notes` gets what the user should know (unknown fields).
 Result<> finish_config(Config& config, std::vector<std::string>& notes);
@@ -105,5 +105,6 @@ boost::json::object config_as_json(const Config& config);
 std::string write_config(const Config& config);  // YAML
 Result<> validate(const Config& config);         // the message names the field
 
+std::string log_level_of(int verbosity);  // of klog's -v: 4 and above are debug
 
 }  // namespace fairlead::proxy

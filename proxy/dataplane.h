@@ -20,6 +20,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/metrics.h"
 #include "base/result.h"
 #include "proxy/decide.h"
 #include "proxy/plan.h"
@@ -54,6 +55,13 @@ struct Traffic {
   std::uint64_t bytes = 0;
 };
 
+// What only one mode can tell and kube-proxy has a metric of: its name without "kubeproxy_", as of the last look at the kernel.
+struct Figure {
+  std::string name;
+  metrics::Labels labels;
+  double value = 0;
+};
+
 class Dataplane {
  public:
   virtual ~Dataplane() = default;
@@ -66,6 +74,7 @@ class Dataplane {
   // What the rules that are in the kernel now would do to a packet. Works without any apply() before it.
   virtual Result<Decision> trace(const Packet& packet) = 0;
   virtual Result<std::vector<Traffic>> traffic() = 0;
+  virtual Result<std::vector<Figure>> figures() { return std::vector<Figure>{}; }
   // The rules for a plan as text, without touching any kernel.
   virtual std::string render_text(const Plan& plan) const = 0;
   // Called from any thread when somebody else changed our objects in the kernel; the runner then applies a full delta.

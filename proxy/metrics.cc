@@ -5,6 +5,15 @@
 namespace fairlead::proxy {
 namespace {
 
+constexpr std::pair<std::string_view, std::string_view> kRuleGauges[] = {
+    {"sync_proxy_rules_iptables_total", "Total number of iptables rules owned by kube-proxy"},
+    {"sync_proxy_rules_iptables_last", "Number of iptables rules written by kube-proxy in last sync"},
+};
+constexpr std::pair<std::string_view, std::string_view> kRuleCounters[] = {
+    {"iptables_ct_state_invalid_dropped_packets_total", "packets dropped by iptables to work around conntrack problems"},
+    {"iptables_localhost_nodeports_accepted_packets_total", "Number of packets accepted on nodeports of loopback interface"},
+};
+
 double seconds(std::chrono::nanoseconds d) { return std::chrono::duration<double>(d).count(); }
 double unix_time(WallTime t) { return std::chrono::duration<double>(t.time_since_epoch()).count(); }
 
@@ -17,6 +26,13 @@ std::vector<double> programming_buckets() {
 }
 
 }  // namespace
+
+void HealthSlis::checked(const std::string& check, const std::string& type, bool ok) {
+  registry_.gauge("kubernetes_healthcheck", "This metric records the result of a single healthcheck.", {{"name", check}, {"type", type}}).set(ok ? 1 : 0);
+  registry_.counter("kubernetes_healthchecks_total", "This metric records the results of all healthcheck.",
+                    {{"name", check}, {"type", type}, {"status", ok ? "success" : "error"}})
+      .inc();
+}
 
 Metrics::Metrics(metrics::Registry& r, const std::string& mode, bool ipv4, bool ipv6) : registry_(r) {
   const auto ms_buckets = metrics::exponential_buckets(0.001, 2, 15);
@@ -32,8 +48,8 @@ Metrics::Metrics(metrics::Registry& r, const std::string& mode, bool ipv4, bool 
     const std::string p = "kubeproxy_";
     PerFamily m{};
     m.duration = &r.histogram(p + "sync_proxy_rules_duration_seconds", "SyncProxyRules latency in seconds", ms_buckets, f);
-    m.full = &r.histogram(p + "sync_full_proxy_rules_duration_seconds", "SyncProxyRules latency in seconds for full resyncs", ms_buckets, f);
-    m.partial = &r.histogram(p + "sync_partial_proxy_rules_duration_seconds", "SyncProxyRules latency in seconds for partial resyncs", ms_buckets, f);
+    if (mode != "ipvs") m.full = &r.histogram(p + "sync_full_proxy_rules_duration_seconds", "SyncProxyRules latency in seconds for full resyncs", ms_buckets, f);
+    if (mode != "ipvs") m.partial = &r.histogram(p + "sync_partial_proxy_rules_duration_seconds", "SyncProxyRules latency in seconds for partial resyncs", ms_buckets, f);
     m.last = &r.gauge(p + "sync_proxy_rules_last_timestamp_seconds", "The last time proxy rules were successfully synced", f);
     m.last_queued = &r.gauge(p + "sync_proxy_rules_last_queued_timestamp_seconds", "The last time a sync of proxy rules was queued", f);
     m.endpoint_pending = &r.gauge(p + "sync_proxy_rules_endpoint_changes_pending", "Pending proxy rules Endpoint changes", f);
@@ -48,12 +64,19 @@ Metrics::Metrics(metrics::Registry& r, const std::string& mode, bool ipv4, bool 
     const auto failures = mode == "nftables" ? "sync_proxy_rules_nftables_sync_failures_total"
                                              : "sync_proxy_rules_iptables_restore_failures_total";
     m.failures = &r.counter(p + failures, "Cumulative proxy sync failures", f);
+    if (mode == "iptables") {
+      m.partial_failures = &r.counter(p + "sync_proxy_rules_iptables_partial_restore_failures_total", "Cumulative proxy iptables partial restore failures", f);
+      for (const std::string table : {"filter", "nat"})
+        for (const auto& [name, help] : kRuleGauges) r.gauge(p + std::string(name), std::string(help), with("table", table));
+    }
     if (mode == "nftables")
       r.counter(p + "sync_proxy_rules_nftables_cleanup_failures_total", "Cumulative proxy nftables cleanup failures", f);
     m.conntrack_duration = &r.histogram(p + "conntrack_reconciler_sync_duration_seconds", "ReconcileConntrackFlowsLatency latency in seconds", conntrack_buckets, f);
     m.conntrack_deleted = &r.counter(p + "conntrack_reconciler_deleted_entries_total", "Cumulative conntrack flows deleted by conntrack reconciler", f);
     families_.push_back(m);
   }
+  if (mode == "iptables")
+    for (const auto& [name, help] : kRuleCounters) r.counter("kubeproxy_" + std::string(name), std::string(help));
   objects_ = &r.counter("fairlead_proxy_kernel_objects_total", "Kernel objects written or removed");
   batches_ = &r.counter("fairlead_proxy_kernel_transactions_total", "Atomic kernel transactions");
   retries_ = &r.counter("fairlead_proxy_kernel_retries_total", "Kernel transactions tried again after a transient refusal");
@@ -81,10 +104,11 @@ void Metrics::synced(const SyncResult& result, WallTime now) {
   for (auto& f : families_) {
     if (!result.report) {
       f.failures->inc();
+      if (f.partial_failures && !result.delta.full) f.partial_failures->inc();
       continue;
     }
     f.duration->observe(seconds(result.duration));
-    (result.delta.full ? f.full : f.partial)->observe(seconds(result.duration));
+    if (auto* which = result.delta.full ? f.full : f.partial) which->observe(seconds(result.duration));
     f.last->set(unix_time(now));
     for (const auto& t : result.trigger_times) f.programming->observe(std::max(0.0, seconds(now - t)));
   }
@@ -92,6 +116,20 @@ void Metrics::synced(const SyncResult& result, WallTime now) {
   objects_->inc(static_cast<double>(result.report->operations));
   batches_->inc(static_cast<double>(result.report->batches));
   retries_->inc(static_cast<double>(result.report->retries));
+}
+
+// Figures of the dataplane, whose metrics the constructor made.
+void Metrics::show(const std::vector<Figure>& figures) {
+  for (const auto& f : figures) {
+    for (const auto& [name, help] : kRuleCounters)
+      if (f.name == name) {
+        auto& seen = counted_[f.name];
+        registry_.counter("kubeproxy_" + f.name, std::string(help)).inc(f.value >= seen ? f.value - seen : f.value);  // less: the rule was written again
+        seen = f.value;
+      }
+    for (const auto& [name, help] : kRuleGauges)
+      if (f.name == name) registry_.gauge("kubeproxy_" + f.name, std::string(help), f.labels).set(f.value);
+  }
 }
 
 void Metrics::cleaned(double took, std::size_t forgotten) {

@@ -21,6 +21,7 @@
 #include "proxy/from_api.h"
 #include "proxy/health.h"
 #include "proxy/metrics.h"
+#include "proxy/profiling.h"
 #include "proxy/runner.h"
 #include "proxy/servers.h"
 #include "proxy/settings.h"
@@ -128,21 +129,26 @@ struct Proxier::Impl {
     });
   }
 
-  // Counters are read every few seconds, between commits, and only while somebody could see them.
+  // Counters are read every few seconds, between commits; those of services only while somebody could see them.
   void read_traffic() {
     traffic_timer.expires_after(kTrafficInterval);
     traffic_timer.async_wait([this](const boost::system::error_code& ec) {
       if (ec) return;
-      if (runner && runner->begun() && state.service_count() <= options.traffic_series)
-        runner->on_worker([this, flows = flows]() -> std::function<void()> {
-          auto reading = dataplane->traffic();
-          if (reading && flows) flows->append_to(*reading);
-          return [this, reading = std::move(reading)] {
-            if (reading) traffic.update(*reading);
-          };
-        });
+      if (runner && runner->begun()) runner->on_worker([this, flows = flows, each = state.service_count() <= options.traffic_series] { return read_counters(flows, each); });
       read_traffic();
     });
+  }
+
+  // On the worker's thread; what it returns runs on the strand.
+  std::function<void()> read_counters(const std::shared_ptr<FlowReader>& reader, bool each_service) {
+    Result<std::vector<Traffic>> reading = std::vector<Traffic>{};
+    if (each_service) reading = dataplane->traffic();
+    if (reading && reader) reader->append_to(*reading);
+    auto figures = dataplane->figures();
+    return [this, reading = std::move(reading), figures = std::move(figures)] {
+      if (reading) traffic.update(*reading);
+      if (figures) metrics.show(*figures);
+    };
   }
 
   // With more services than are shown, nothing is counted.
@@ -240,28 +246,35 @@ struct Proxier::Impl {
           [this] {
             auto answer = health.healthz();
             metrics.healthz(answer.status);
+            slis.checked("proxier", "healthz", answer.status == 200);
             return answer;
           },
           [this] {
             auto answer = health.livez();
             metrics.livez(answer.status);
+            slis.checked("proxier", "livez", answer.status == 200);
             return answer;
           });
     }));
     return start_one(c.metrics_bind_address.value_or(""), "metricsBindAddress", "FailedToStartMetricServer",
-                     [this](const SocketAddress& a) { return serve_pages(strand, a, pages()); });
+                     [this](const SocketAddress& a) { return serve_pages(strand, a, pages(), profiling.handler()); });
   }
 
   std::map<std::string, Page> pages() {
     const std::string text = "text/plain; charset=utf-8", json = "application/json";
     return {
-        {"/healthz", [text] { return std::pair{text, std::string("ok")}; }},
+        {"/healthz",
+         [this, text] {
+           slis.checked("ping", "healthz", true);
+           return std::pair{text, std::string("ok")};
+         }},
         {"/metrics",
          [this] {
            metrics.pending(state);
            if (flows) flow_losses->inc(static_cast<double>(flows->losses()) - flow_losses->value());
            return std::pair{std::string("text/plain; version=0.0.4; charset=utf-8"), registry.text() + traffic.metrics_text(options.traffic_series)};
          }},
+        {"/metrics/slis", [this] { return std::pair{std::string("text/plain; version=0.0.4; charset=utf-8"), slis.text()}; }},
         {"/proxyMode", [this, text] { return std::pair{text, config.mode}; }},
         {"/configz",
          [this, json] {
@@ -275,6 +288,7 @@ struct Proxier::Impl {
   Task<> stop() {
     patience.cancel();
     traffic_timer.cancel();
+    profiling.stop();
     if (!runner) co_return;
     for (auto& s : servers) co_await s->stop();
     servers.clear();
@@ -402,7 +416,9 @@ struct Proxier::Impl {
   std::unique_ptr<Dataplane> dataplane;
   metrics::Registry registry;
   Metrics metrics;
+  HealthSlis slis;
   ProxyHealth health;
+  Profiling profiling{config.enable_profiling};
   kube::EventRecorder events;
   std::vector<std::unique_ptr<http::Server>> servers;
   std::unique_ptr<ServiceHealthServers> service_servers;

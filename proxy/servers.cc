@@ -17,14 +17,19 @@ http::Response to_response(HealthAnswer a) {
   return r;
 }
 
-Result<std::unique_ptr<http::Server>> serve_pages(net::any_io_executor executor, const SocketAddress& listen, std::map<std::string, Page> pages) {
+Result<std::unique_ptr<http::Server>> serve_pages(net::any_io_executor executor, const SocketAddress& listen, std::map<std::string, Page> pages,
+                                                  http::Handler others) {
   http::ServerOptions o;
   o.listen = listen;
   auto shared = std::make_shared<std::map<std::string, Page>>(std::move(pages));
-  return http::serve(std::move(executor), o, [shared](http::Request request) -> Task<http::Response> {
+  return http::serve(std::move(executor), o, [shared, others](http::Request request) -> Task<http::Response> {
     http::Response r;
     const auto target = http::Target::parse(request.target);
     const auto it = target ? shared->find(target->path) : shared->end();
+    if (it == shared->end() && others) {
+      auto other = co_await others(std::move(request));
+      co_return other;
+    }
     if (it == shared->end()) {
       r.status = 404;
       r.body = "not found\n";

@@ -18,9 +18,10 @@ namespace fairlead::proxy {
 
 http::Response to_response(HealthAnswer a);
 
-// Paths of kube-proxy's metrics server; each gives content type and body.
+// Paths of kube-proxy's metrics server; each gives content type and body. Other paths are for `others`.
 using Page = std::function<std::pair<std::string, std::string>()>;
-Result<std::unique_ptr<http::Server>> serve_pages(net::any_io_executor executor, const SocketAddress& listen, std::map<std::string, Page> pages);
+Result<std::unique_ptr<http::Server>> serve_pages(net::any_io_executor executor, const SocketAddress& listen, std::map<std::string, Page> pages,
+                                                  http::Handler others = {});
 // /healthz and /livez
 Result<std::unique_ptr<http::Server>> serve_health(net::any_io_executor executor, const SocketAddress& listen,
                                                    std::function<HealthAnswer()> healthz, std::function<HealthAnswer()> livez);

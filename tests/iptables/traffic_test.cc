@@ -1,8 +1,10 @@
 // The packet table with real packets, through iptables-nft and through iptables-legacy; then what only a real kernel shows:
 // NodePorts on localhost, weights, connections that outlive changes, and leaving no trace.
+#include <arpa/inet.h>
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/socket.h>
 
 #include <atomic>
 #include <map>
@@ -74,6 +76,47 @@ TEST_P(Traffic, PacketTable) {
   EXPECT_EQ(chains_and_rules(net.node), "");
 }
 
+// The metrics that kube-proxy has of this mode, against what the tools list and a packet that belongs to no connection.
+TEST_P(Traffic, FiguresAreWhatTheToolsList) {
+  WorldNet net;
+  auto dataplane = open_in(net.node);
+  ASSERT_TRUE(dataplane);
+  const auto figure = [&](const std::string& name, const std::string& table) {
+    const auto all = dataplane->figures();
+    EXPECT_TRUE(all) << all.error().message;
+    for (const auto& f : *all)
+      if (f.name == name && (table.empty() || (f.labels.at("table") == table && f.labels.at("ip_family") == "IPv4"))) return static_cast<int>(f.value);
+    return -1;
+  };
+  // A look at the kernel takes at most a part of the time, so a new one may have to wait.
+  const auto becomes = [&](int wanted, const std::string& name, const std::string& table = {}) {
+    for (int i = 0; i < 600 && figure(name, table) != wanted; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    EXPECT_EQ(figure(name, table), wanted) << name << " " << table;
+  };
+  const auto p = plan(world());
+  ASSERT_TRUE(dataplane->apply(p.full_delta()));
+  for (const std::string table : {"filter", "nat"}) {
+    const auto listed = net.node.sh(fmt::format("iptables-{}-save -t {} | grep -cE '^-A KUBE-' | tr -d '\n'", to_string(GetParam()), table));
+    ASSERT_TRUE(listed);
+    const int shared = table == "filter" ? std::stoi(*net.node.sh(fmt::format("iptables-{}-save -t filter | grep -cE '^-A KUBE-FIREWALL' || true", to_string(GetParam())))) : 0;
+    becomes(std::stoi(*listed) - shared, "sync_proxy_rules_iptables_total", table);
+    becomes(std::stoi(*listed) - shared, "sync_proxy_rules_iptables_last", table);  // a first sync writes all of them
+  }
+  ASSERT_TRUE(dataplane->apply({p.global, false, false, {{"default/one", nullptr}}}));
+  becomes(0, "sync_proxy_rules_iptables_last", "nat");  // only removals
+  becomes(0, "iptables_ct_state_invalid_dropped_packets_total");
+  net.here2.in([] {
+    const Fd raw(::socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_TCP));
+    ASSERT_TRUE(raw);
+    sockaddr_in to{};
+    to.sin_family = AF_INET;
+    to.sin_addr.s_addr = inet_addr("10.244.1.2");
+    const std::uint8_t reset[20] = {0x30, 0x39, 0x1f, 0x90, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 0x04};  // a wrong checksum, besides
+    ASSERT_EQ(::sendto(raw.get(), reset, sizeof reset, 0, reinterpret_cast<sockaddr*>(&to), sizeof to), static_cast<ssize_t>(sizeof reset));
+  });
+  becomes(1, "iptables_ct_state_invalid_dropped_packets_total");
+}
+
 TEST_P(Traffic, NodePortsOnLocalhost) {
   WorldNet net;
   auto dataplane = open_in(net.node);
@@ -92,6 +135,16 @@ TEST_P(Traffic, NodePortsOnLocalhost) {
     ++answered;
   }
   EXPECT_EQ(answered, 8);
+  // They are counted; what goes elsewhere on localhost is not.
+  EXPECT_FALSE(testnet::ask(net.node, Protocol::tcp, {localhost, 9}, &localhost));
+  const auto counted = [&] {
+    const auto all = dataplane->figures();
+    EXPECT_TRUE(all) << all.error().message;
+    for (const auto& f : *all)
+      if (f.name == "iptables_localhost_nodeports_accepted_packets_total") return static_cast<int>(f.value);
+    return -1;
+  };
+  EXPECT_EQ(counted(), 8);
   // From elsewhere nobody gets at services that listen on localhost.
   testnet::Server secret(net.node, Protocol::tcp, {localhost, 9999});
   EXPECT_TRUE(testnet::ask(net.node, Protocol::tcp, {localhost, 9999}));

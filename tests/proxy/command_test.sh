@@ -76,6 +76,10 @@ says nftables curl -s 127.0.0.1:10249/proxyMode
 says '"hostnameOverride":"n1"' curl -s 127.0.0.1:10249/configz
 says 'kubeproxy_sync_proxy_rules_duration_seconds_count{ip_family="IPv4"}' curl -s 127.0.0.1:10249/metrics
 says 'service default/web' curl -s 127.0.0.1:10249/plan
+says ok curl -s 127.0.0.1:10249/healthz
+says 'kubernetes_healthchecks_total{name="ping",status="success",type="healthz"} 1' curl -s 127.0.0.1:10249/metrics/slis
+says 'kubernetes_healthcheck{name="proxier",type="healthz"} 1' curl -s 127.0.0.1:10249/metrics/slis
+says 'profiling is off' curl -s 127.0.0.1:10249/debug/pprof/profile
 says Starting api "$url/api/v1/namespaces/default/events"
 
 # ---- connections
@@ -136,6 +140,12 @@ grep -q 'first sync of 2 services took .* 0 kernel objects written' proxy.log ||
 
 says 'packets and bytes are not counted: start the proxy with --flow-accounting' "$bin/fairlead" proxy top --once
 says 'fairlead_proxy_flow_accounting 0' curl -s 127.0.0.1:10249/metrics
+
+# ---- profiling, which this configuration switches on
+code 0 curl -sf -o profile.pb '127.0.0.1:10249/debug/pprof/profile?seconds=1'
+[[ $(wc -c <profile.pb) -gt 100 ]] || fail "the profile is empty"
+says config.yaml bash -c 'curl -s 127.0.0.1:10249/debug/pprof/cmdline | tr "\\0" " "'
+says 'verbosity to 5' curl -s -X PUT -d 5 127.0.0.1:10249/debug/flags/v
 
 # ---- the API goes away: rules and health stay
 kill "${pids[0]}"

@@ -10,6 +10,7 @@
 #include <boost/json/serialize.hpp>
 #include <filesystem>
 #include <fstream>
+#include <sstream>
 
 #include "base/duration.h"
 #include "proxy/config_watch.h"
@@ -119,6 +120,66 @@ TEST(Config, EveryFlagLandsInItsField) {
   EXPECT_TRUE(several->cleanup && several->init_only);
   EXPECT_EQ(several->write_config_to, "/tmp/x");
   EXPECT_EQ(several->log_level, "debug");
+  EXPECT_EQ(from_flags({"-v=2"})->log_level, "info");
+  EXPECT_EQ(from_flags({"--v=2"})->log_level, "info");
+}
+
+// Every flag of kube-proxy 1.36 on Linux, with a value that it takes.
+TEST(Config, EveryFlagOfKubeProxyIsAccepted) {
+  const std::string all = R"(
+    --bind-address=0.0.0.0 --bind-address-hard-fail --cleanup --cluster-cidr=10.0.0.0/8 --config-sync-period=15m
+    --conntrack-max-per-core=32768 --conntrack-min=131072 --conntrack-tcp-be-liberal --conntrack-tcp-timeout-close-wait=1h
+    --conntrack-tcp-timeout-established=24h --conntrack-udp-timeout=30s --conntrack-udp-timeout-stream=2m --detect-local-mode=ClusterCIDR
+    --feature-gates=AllowServiceExternalIPs=true --healthz-bind-address=0.0.0.0:10256 --healthz-port=10256 --hostname-override=n
+    --init-only --iptables-localhost-nodeports=true --iptables-masquerade-bit=14 --iptables-min-sync-period=1s --iptables-sync-period=30s
+    --ipvs-exclude-cidrs=10.0.0.0/8 --ipvs-min-sync-period=1s --ipvs-scheduler=rr --ipvs-strict-arp --ipvs-sync-period=30s
+    --ipvs-tcp-timeout=1m --ipvs-tcpfin-timeout=1m --ipvs-udp-timeout=1m --kube-api-burst=10 --kube-api-content-type=application/json
+    --kube-api-qps=5 --kubeconfig=/k --log-flush-frequency=5s --log-json-info-buffer-size=0 --log-json-split-stream
+    --log-text-info-buffer-size=0 --log-text-split-stream --logging-format=json --masquerade-all --master=https://192.0.2.1
+    --metrics-bind-address=127.0.0.1:10249 --metrics-port=10249 --nodeport-addresses=10.0.0.0/8 --oom-score-adj=-999
+    --pod-bridge-interface=cbr0 --pod-interface-name-prefix=veth --profiling --proxy-mode=iptables --show-hidden-metrics-for-version=1.35
+    --v=2 -v=2 --vmodule=proxier=4 --write-config-to=/w)";
+  std::istringstream in(all);
+  std::size_t n = 0;
+  for (std::string flag; in >> flag; ++n) EXPECT_TRUE(from_flags({flag})) << flag;
+  EXPECT_EQ(n, 55u);
+  EXPECT_FALSE(from_flags({"--logging-format=xml"}));
+  EXPECT_FALSE(from_flags({"-v=loud"}));
+}
+
+// Every field of KubeProxyConfiguration v1alpha1 by its path: known (no note about it), and with the wrong type refused by that path.
+TEST(Config, EveryFieldOfKubeProxyConfigurationIsKnown) {
+  const std::string all = R"(featureGates clientConnection.kubeconfig clientConnection.acceptContentTypes clientConnection.contentType clientConnection.qps
+    clientConnection.burst hostnameOverride bindAddress healthzBindAddress metricsBindAddress bindAddressHardFail enableProfiling
+    showHiddenMetricsForVersion mode iptables.masqueradeBit iptables.masqueradeAll iptables.localhostNodePorts iptables.syncPeriod
+    iptables.minSyncPeriod ipvs.syncPeriod ipvs.minSyncPeriod ipvs.scheduler ipvs.excludeCIDRs ipvs.strictARP ipvs.tcpTimeout ipvs.tcpFinTimeout
+    ipvs.udpTimeout nftables.masqueradeBit nftables.masqueradeAll nftables.syncPeriod nftables.minSyncPeriod detectLocalMode
+    detectLocal.bridgeInterface detectLocal.interfaceNamePrefix clusterCIDR nodePortAddresses oomScoreAdj conntrack.maxPerCore conntrack.min
+    conntrack.tcpEstablishedTimeout conntrack.tcpCloseWaitTimeout conntrack.tcpBeLiberal conntrack.udpTimeout conntrack.udpStreamTimeout
+    configSyncPeriod)";
+  const std::string head = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n";
+  std::istringstream in(all);
+  std::size_t n = 0;
+  for (std::string path; in >> path; ++n) {
+    const auto dot = path.find('.');
+    const std::string wrong = "[[]]";
+    const auto text = head + (dot == std::string::npos ? path + ": " + wrong : path.substr(0, dot) + ": {" + path.substr(dot + 1) + ": " + wrong + "}") + "\n";
+    Config c;
+    std::vector<std::string> notes;
+    const auto read = read_config(text, c, notes);
+    EXPECT_TRUE(notes.empty()) << path << ": " << notes[0];
+    ASSERT_FALSE(read) << path << " takes a list of lists";
+    EXPECT_NE(read.error().message.find(path), std::string::npos) << read.error().message;
+  }
+  EXPECT_EQ(n, 45u);
+  // Known, and without effect here.
+  for (const std::string text : {"logging: {format: text, verbosity: 2}", "winkernel: {networkName: n, sourceVip: 192.0.2.1, enableDSR: true}", "portRange: 1-2",
+                                 "windowsRunAsService: true"}) {
+    Config c;
+    std::vector<std::string> notes;
+    EXPECT_TRUE(read_config(head + text + "\n", c, notes)) << text;
+    EXPECT_TRUE(notes.empty()) << text << ": " << notes[0];
+  }
 }
 
 TEST(Config, AnEmptyAddressMeansNoServer) {

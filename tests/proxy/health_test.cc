@@ -249,5 +249,80 @@ TEST(Metrics, NamesAreThoseOfKubeProxy) {
   EXPECT_NE(registry.text().find("nftables_sync_failures_total{ip_family=\"IPv4\"} 1"), std::string::npos);
 }
 
+// The names that kube-proxy 1.36 has in each mode, and in no other.
+TEST(Metrics, EachModeHasItsOwnNames) {
+  struct Row {
+    std::string name;
+    bool nftables, iptables, ipvs;
+  };
+  const std::vector<Row> rows{
+      {"sync_proxy_rules_duration_seconds", true, true, true},
+      {"sync_proxy_rules_last_timestamp_seconds", true, true, true},
+      {"sync_proxy_rules_last_queued_timestamp_seconds", true, true, true},
+      {"sync_proxy_rules_endpoint_changes_pending", true, true, true},
+      {"sync_proxy_rules_endpoint_changes_total", true, true, true},
+      {"sync_proxy_rules_service_changes_pending", true, true, true},
+      {"sync_proxy_rules_service_changes_total", true, true, true},
+      {"network_programming_duration_seconds", true, true, true},
+      {"proxy_healthz_total", true, true, true},
+      {"proxy_livez_total", true, true, true},
+      {"sync_proxy_rules_no_local_endpoints_total", true, true, true},
+      {"sync_full_proxy_rules_duration_seconds", true, true, false},
+      {"sync_partial_proxy_rules_duration_seconds", true, true, false},
+      {"conntrack_reconciler_sync_duration_seconds", true, true, true},
+      {"conntrack_reconciler_deleted_entries_total", true, true, true},
+      {"sync_proxy_rules_iptables_restore_failures_total", false, true, true},
+      {"sync_proxy_rules_iptables_partial_restore_failures_total", false, true, false},
+      {"sync_proxy_rules_iptables_total", false, true, false},
+      {"sync_proxy_rules_iptables_last", false, true, false},
+      {"iptables_ct_state_invalid_dropped_packets_total", false, true, false},
+      {"iptables_localhost_nodeports_accepted_packets_total", false, true, false},
+      {"sync_proxy_rules_nftables_sync_failures_total", true, false, false},
+      {"sync_proxy_rules_nftables_cleanup_failures_total", true, false, false},
+  };
+  for (const std::string mode : {"nftables", "iptables", "ipvs"}) {
+    metrics::Registry registry;
+    Metrics m(registry, mode, true, true);
+    m.healthz(200);
+    m.livez(200);
+    const auto text = registry.text();
+    for (const auto& row : rows)
+      EXPECT_EQ(text.find("# TYPE kubeproxy_" + row.name + " ") != std::string::npos, mode == "nftables" ? row.nftables : mode == "iptables" ? row.iptables : row.ipvs)
+          << mode << ": " << row.name;
+  }
+}
+
+TEST(Metrics, OfIptables) {
+  metrics::Registry registry;
+  Metrics m(registry, "iptables", true, false);
+  const auto has = [&](const std::string& line) { return registry.text().find("\nkubeproxy_" + line + "\n") != std::string::npos; };
+  EXPECT_TRUE(has("sync_proxy_rules_iptables_total{ip_family=\"IPv4\",table=\"nat\"} 0"));
+  const metrics::Labels nat{{"ip_family", "IPv4"}, {"table", "nat"}};
+  m.show({{"sync_proxy_rules_iptables_total", nat, 120}, {"sync_proxy_rules_iptables_last", nat, 7}, {"iptables_ct_state_invalid_dropped_packets_total", {}, 5}});
+  EXPECT_TRUE(has("sync_proxy_rules_iptables_total{ip_family=\"IPv4\",table=\"nat\"} 120"));
+  EXPECT_TRUE(has("sync_proxy_rules_iptables_last{ip_family=\"IPv4\",table=\"nat\"} 7"));
+  EXPECT_TRUE(has("iptables_ct_state_invalid_dropped_packets_total 5"));
+  m.show({{"iptables_ct_state_invalid_dropped_packets_total", {}, 2}});  // the rule was written again
+  EXPECT_TRUE(has("iptables_ct_state_invalid_dropped_packets_total 7")) << registry.text();
+  PlanDelta partial, full;
+  full.full = true;
+  m.synced({fail(ErrorCode::unavailable, "locked"), 0, 0, full, {}, 1ms}, SystemClock::get().wall());
+  EXPECT_TRUE(has("sync_proxy_rules_iptables_partial_restore_failures_total{ip_family=\"IPv4\"} 0"));
+  m.synced({fail(ErrorCode::unavailable, "locked"), 0, 0, partial, {}, 1ms}, SystemClock::get().wall());
+  EXPECT_TRUE(has("sync_proxy_rules_iptables_partial_restore_failures_total{ip_family=\"IPv4\"} 1"));
+  EXPECT_TRUE(has("sync_proxy_rules_iptables_restore_failures_total{ip_family=\"IPv4\"} 2"));
+}
+
+TEST(Slis, CountHealthChecks) {
+  HealthSlis s;
+  s.checked("ping", "healthz", true);
+  s.checked("proxier", "healthz", true);
+  s.checked("proxier", "healthz", false);
+  for (const std::string line : {"kubernetes_healthcheck{name=\"ping\",type=\"healthz\"} 1", "kubernetes_healthcheck{name=\"proxier\",type=\"healthz\"} 0",
+                                 "kubernetes_healthchecks_total{name=\"proxier\",status=\"success\",type=\"healthz\"} 1",
+                                 "kubernetes_healthchecks_total{name=\"proxier\",status=\"error\",type=\"healthz\"} 1"})
+    EXPECT_NE(s.text().find("\n" + line + "\n"), std::string::npos) << line << "\n" << s.text();
+}
+
 }  // namespace
 }  // namespace fairlead::proxy
