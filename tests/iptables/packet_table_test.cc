@@ -30,6 +30,25 @@ TEST(PacketTable, Model) {
   }
 }
 
+TEST(PacketTable, OtherSettings) {
+  for (const auto& settings : other_settings()) {
+    auto w = world();
+    w.global = settings.global;
+    const proxy::Plan p = plan(w);
+    FakeKernel kernel;
+    auto dataplane = make_dataplane(kernel);
+    ASSERT_TRUE(dataplane->apply(p.full_delta()));
+    for (const auto& row : packet_table()) {
+      const auto rules = save_all(kernel, row.packet.destination.family());
+      ASSERT_TRUE(rules);
+      const auto got = trace(*rules, row.packet);
+      const auto want = proxy::decide(p, row.packet);
+      ASSERT_TRUE(got) << settings.name << ", " << row.name << ": " << got.error().message;
+      EXPECT_TRUE(got->decision == want) << settings.name << ", " << row.name << "\ngot:\n" << to_text(got->decision) << "want:\n" << to_text(want);
+    }
+  }
+}
+
 // Whatever the services and the settings are, the rules do what the plan says.
 TEST(PacketTable, RandomPlans) {
   const auto first = testing::seed();

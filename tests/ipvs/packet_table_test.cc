@@ -35,6 +35,31 @@ TEST(PacketTable, Model) {
   }
 }
 
+TEST(PacketTable, OtherSettings) {
+  for (const auto& settings : other_settings()) {
+    auto w = world();
+    w.global = settings.global;
+    const proxy::Plan p = plan(w);
+    FakeKernel kernel;
+    kernel.state(Family::v4).node_addresses = kNode4;
+    kernel.state(Family::v6).node_addresses = kNode6;
+    for (const Family f : {Family::v4, Family::v6}) {
+      FamilySync sync(f, kernel, {});
+      proxy::ApplyReport report;
+      ASSERT_TRUE(sync.apply(p.full_delta(), report));
+      // The settings decide about the source alone; what IPVS cannot tell apart is in its own table of expectations.
+      for (const auto& row : testing::packet_table()) {
+        if (row.packet.destination.family() != f || row.expect.verdict != proxy::Decision::Verdict::endpoints) continue;
+        const auto want = proxy::decide(p, row.packet);
+        if (want.masquerade == row.expect.masquerade && want == row.expect) continue;
+        const auto got = trace(kernel.state(f), row.packet);
+        ASSERT_TRUE(got) << settings.name << ", " << row.name << ": " << got.error().message;
+        EXPECT_EQ(got->masquerade, want.masquerade) << settings.name << ", " << row.name << "\ngot:\n" << to_text(*got) << "want:\n" << to_text(want);
+      }
+    }
+  }
+}
+
 // What rules look like that somebody else put into our chains: never silently misread.
 TEST(Trace, NamesWhatItDoesNotKnow) {
   const proxy::Plan p = plan(world());

@@ -30,5 +30,26 @@ TEST(PacketTable, Model) {
   }
 }
 
+TEST(PacketTable, OtherSettings) {
+  for (const auto& settings : other_settings()) {
+    auto w = world();
+    w.global = settings.global;
+    const proxy::Plan p = plan(w);
+    FakeKernel kernel;
+    for (const Family f : {Family::v4, Family::v6}) {
+      TableSync sync(f, kernel);
+      proxy::ApplyReport report;
+      ASSERT_TRUE(sync.apply(p.full_delta(), report));
+      for (const auto& row : packet_table()) {
+        if (row.packet.destination.family() != f) continue;
+        const auto got = trace(*kernel.table(f), row.packet);
+        const auto want = proxy::decide(p, row.packet);
+        ASSERT_TRUE(got) << settings.name << ", " << row.name << ": " << got.error().message;
+        EXPECT_TRUE(*got == want) << settings.name << ", " << row.name << "\ngot:\n" << to_text(*got) << "want:\n" << to_text(want);
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace fairlead::nftables

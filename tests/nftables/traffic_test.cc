@@ -47,5 +47,25 @@ TEST(Traffic, PacketTable) {
     if (const auto out = net.node.sh(command)) std::fputs(out->c_str(), stderr);
 }
 
+// Pods told by their interfaces, and everything masqueraded, with real packets.
+TEST(Traffic, OtherSettings) {
+  if (!testnet::available()) GTEST_SKIP() << "needs root";
+  WorldNet net;
+  auto dataplane = open_in(net.node);
+  ASSERT_TRUE(dataplane);
+  for (const auto& settings : other_settings()) {
+    auto w = world();
+    w.global = settings.global;
+    const proxy::Plan p = plan(w);
+    const auto applied = dataplane->apply(p.full_delta());
+    ASSERT_TRUE(applied) << settings.name << ": " << applied.error().message;
+    for (const auto& [source, interface] : {std::pair{"10.244.0.2", "pod2"}, std::pair{"10.244.0.3", "pod3"}, std::pair{"192.168.7.100", "lan"}}) {
+      PacketRow row{settings.name, {ip(source), ip("10.96.0.1"), Protocol::tcp, 80, interface, false, false}, {}, true};
+      row.expect = proxy::decide(p, row.packet);
+      EXPECT_EQ(net.play(row), "") << settings.name << ", " << source;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace fairlead::nftables

@@ -8,136 +8,34 @@
 
 #include "base/scope_guard.h"
 
-#include "kube/api.h"
-#include "kube/proto/core/v1/config.pb.h"
-#include "kube/proto/core/v1/node.pb.h"
-#include "kube/proto/core/v1/service.pb.h"
-#include "kube/proto/discovery/v1.pb.h"
+#include "base/files.h"
+#include "base/pki.h"
 #include "kube/proto/networking/v1.pb.h"
 #include "nftables/dataplane.h"
 #include "nftables/kernel_fake.h"
 #include "nftables/trace.h"
-#include "proxy/proxier.h"
-#include "tests/kube_client/fake_apiserver.h"
+#include "tests/proxy/proxier_fixture.h"
 
 namespace fairlead::proxy {
 namespace {
 
 using kube::test::FakeApiserver;
 using nftables::FakeKernel;
+using testing::node;
+using testing::service;
+using testing::slice;
 using namespace std::chrono_literals;
 
-corev1::Service service(const std::string& name, const std::string& ip) {
-  corev1::Service s;
-  s.mutable_metadata()->set_namespace_("default");
-  s.mutable_metadata()->set_name(name);
-  s.mutable_spec()->set_clusterip(ip);
-  s.mutable_spec()->add_clusterips(ip);
-  auto* p = s.mutable_spec()->add_ports();
-  p->set_port(80);
-  p->set_protocol("TCP");
-  return s;
-}
-
-discoveryv1::EndpointSlice slice(const std::string& service, const std::vector<std::string>& ips) {
-  discoveryv1::EndpointSlice s;
-  s.mutable_metadata()->set_namespace_("default");
-  s.mutable_metadata()->set_name(service + "-abcde");
-  (*s.mutable_metadata()->mutable_labels())["kubernetes.io/service-name"] = service;
-  s.set_addresstype("IPv4");
-  auto* p = s.add_ports();
-  p->set_port(8080);
-  p->set_protocol("TCP");
-  for (const auto& ip : ips) {
-    auto* e = s.add_endpoints();
-    e->add_addresses(ip);
-    e->mutable_conditions()->set_ready(true);
-    e->set_nodename("n1");
-  }
-  return s;
-}
-
-corev1::Node node() {
-  corev1::Node n;
-  n.mutable_metadata()->set_name("n1");
-  auto* a = n.mutable_status()->add_addresses();
-  a->set_type("InternalIP");
-  a->set_address("192.168.7.1");
-  return n;
-}
-
-class ProxierTest : public ::testing::Test {
+class ProxierTest : public testing::ProxierFixture {
  protected:
-  void SetUp() override {
-    connect({});
-    start();
-  }
-  void connect(kube::RestConfig rest) {
-    rest.server = api.url();
-    client = *kube::make_client(io.get_executor(), rest, "test");
-  }
-  void idle(int rounds = 20) {
-    until([n = 0, rounds]() mutable { return ++n > rounds; });
-  }
-  void TearDown() override {
-    stop();
-    run([&]() -> Task<> { co_await api.stop(); });
-  }
-  void start() {
-    ProxierOptions o;
-    o.config.mode = "nftables";
-    o.config.cluster_cidr = "10.244.0.0/16";
-    o.node_name = "n1";
-    o.ipv6 = false;
-    o.clean_conntrack = false;
-    o.config.healthz_bind_address = "";
-    o.config.metrics_bind_address = "";
-    proxier = std::make_unique<Proxier>(io.get_executor(), o, client, nftables::make_dataplane(kernel));
-    ASSERT_TRUE(proxier->start());
-  }
-  void stop() {
-    run([&]() -> Task<> { co_await proxier->stop(); });
-    proxier.reset();
-  }
-  void run(std::function<Task<>()> f) {
-    bool done = false;
-    net::co_spawn(
-        io, [&]() -> Task<> {
-          co_await f();
-          done = true;
-        },
-        net::detached);
-    ASSERT_TRUE(until([&] { return done; }));
-  }
-  bool until(std::function<bool()> f) {
-    for (int i = 0; i < 1000 && !f(); ++i) {
-      io.restart();
-      io.run_for(5ms);
-    }
-    return f();
-  }
-  // Where a pod's connection to ip:80 goes, as the fake kernel's rules say; "-" for anything else than endpoints.
-  std::string goes(const std::string& ip) {
+  ProxierTest() : ProxierFixture("nftables", 1000) {}
+  std::unique_ptr<Dataplane> make_dataplane() override { return nftables::make_dataplane(kernel); }
+  Result<Decision> trace(const Packet& packet) override {
     const auto table = kernel.table(Family::v4);
-    if (!table) return "no table";
-    const auto d = nftables::trace(*table, {*IpAddress::parse("10.244.0.9"), *IpAddress::parse(ip), Protocol::tcp, 80, "eth0"});
-    if (!d) return d.error().message;
-    switch (d->verdict) {
-      case Decision::Verdict::pass: return "pass";
-      case Decision::Verdict::reject: return "reject";
-      case Decision::Verdict::drop: return "drop";
-      case Decision::Verdict::endpoints: break;
-    }
-    std::string s;
-    for (const auto& e : d->endpoints) s += (s.empty() ? "" : " ") + e.to_string();
-    return s;
+    if (!table) return fail(ErrorCode::not_found, "no table");
+    return nftables::trace(*table, packet);
   }
-
-  net::io_context io{1};
-  FakeApiserver api{io.get_executor()};
   FakeKernel kernel;
-  std::shared_ptr<kube::Client> client;
-  std::unique_ptr<Proxier> proxier;
 };
 
 TEST_F(ProxierTest, FollowsServicesAndEndpoints) {
@@ -299,22 +197,113 @@ TEST_F(ProxierTest, ARotatedTokenIsReadAgain) {
   EXPECT_TRUE(until([&] { return goes("10.96.0.1") == "10.244.0.3:8080"; })) << goes("10.96.0.1");
 }
 
+// An API server that takes client certificates of its CA. Then CA and certificate are replaced, and the old one is refused.
+TEST_F(ProxierTest, ARotatedClientCertificateIsReadAgain) {
+  char folder[] = "/tmp/fairlead-certificates-XXXXXX";
+  ASSERT_TRUE(::mkdtemp(folder));
+  const ScopeGuard gone([&] { std::filesystem::remove_all(folder); });
+  const auto file = [&](const std::string& name) { return std::string(folder) + "/" + name; };
+  const auto put = [&](const std::string& name, const std::string& text) { ASSERT_TRUE(write_file_atomic(file(name), text)); };
+  const auto ca = *pki::make_ca("servers", std::chrono::hours(1));
+  const auto server = *pki::make_server(ca, {"api", {}}, {{}, {IpAddress::v4(127, 0, 0, 1)}}, std::chrono::hours(1));
+  const auto old_clients = *pki::make_ca("clients", std::chrono::hours(1)), new_clients = *pki::make_ca("new clients", std::chrono::hours(1));
+  const auto old_one = *pki::make_client(old_clients, {"proxy", {}}, std::chrono::hours(1)), new_one = *pki::make_client(new_clients, {"proxy", {}}, std::chrono::hours(1));
+  put("server.pem", server.certificate_pem);
+  put("server-key.pem", server.key_pem);
+  put("clients.pem", old_clients.certificate_pem);
+  put("client.pem", old_one.certificate_pem);
+  put("client-key.pem", old_one.key_pem);
+  stop();
+  FakeApiserver secure(io.get_executor(), http::TlsOptions{file("server.pem"), file("server-key.pem"), file("clients.pem")});
+  const ScopeGuard closed([&] { run([&]() -> Task<> { co_await secure.stop(); }); });
+  std::size_t refused = 0, accepted = 0;
+  secure.intercept = [&](const http::Request& r) -> std::optional<http::Response> {
+    if (r.peer.common_name == "proxy") {
+      ++accepted;
+      return std::nullopt;
+    }
+    ++refused;
+    return kube::test::status_response(401, "Unauthorized", r.peer.certificate_error);
+  };
+  kube::RestConfig rest;
+  rest.server = secure.url();
+  rest.ca_pem = ca.certificate_pem;
+  rest.certificate_file = file("client.pem");
+  rest.key_file = file("client-key.pem");
+  connect(rest);
+  start();
+  secure.put(node());
+  secure.put(service("web", "10.96.0.1"));
+  secure.put(slice("web", {"10.244.0.2"}));
+  ASSERT_TRUE(until([&] { return goes("10.96.0.1") == "10.244.0.2:8080"; })) << goes("10.96.0.1");
+  EXPECT_EQ(refused, 0u);
+  // The server comes back with the new CA alone; whoever has a connection has lost it.
+  run([&]() -> Task<> { co_await secure.stop(); });
+  put("clients.pem", new_clients.certificate_pem);
+  secure.put(slice("web", {"10.244.0.3"}));
+  secure.start();
+  EXPECT_TRUE(until([&] { return refused > 0; }));
+  idle();
+  EXPECT_EQ(goes("10.96.0.1"), "10.244.0.2:8080") << "the last good rules stay";
+  accepted = 0;
+  put("client-key.pem", new_one.key_pem);
+  put("client.pem", new_one.certificate_pem);
+  EXPECT_TRUE(until([&] { return goes("10.96.0.1") == "10.244.0.3:8080"; })) << goes("10.96.0.1");
+  EXPECT_GT(accepted, 0u);
+  stop();
+}
+
+TEST_F(ProxierTest, TheNodeIsToldOfTheStart) {
+  ASSERT_TRUE(until([&] { return !told("Node", "n1", "Starting").empty(); }));
+  EXPECT_EQ(told("Node", "n1", "Starting"), "Normal: ");
+  EXPECT_EQ(told("Node", "n1", "IPVSDeprecation"), "");
+  stop();
+  auto o = options();
+  o.config.mode = "ipvs";
+  start(o);
+  EXPECT_TRUE(until([&] { return told("Node", "n1", "IPVSDeprecation").starts_with("Warning: "); }));
+}
+
+// Addresses that are taken: the Node, or the Service whose port it is, is told.
+TEST_F(ProxierTest, PortsThatCannotBeOpenedAreTold) {
+  stop();
+  net::ip::tcp::acceptor taken(io, {net::ip::make_address("0.0.0.0"), 0});
+  auto o = options();
+  o.config.node_port_addresses = {"0.0.0.0/0"};
+  const auto busy = "127.0.0.1:" + std::to_string(taken.local_endpoint().port());
+  o.config.healthz_bind_address = o.config.metrics_bind_address = busy;
+  start(o);  // without bindAddressHardFail the proxy serves on
+  EXPECT_TRUE(until([&] { return !told("Node", "n1", "FailedToStartProxierHealthcheck").empty(); }));
+  EXPECT_TRUE(until([&] { return !told("Node", "n1", "FailedToStartMetricServer").empty(); }));
+  EXPECT_NE(told("Node", "n1", "FailedToStartMetricServer").find(busy), std::string::npos) << told("Node", "n1", "FailedToStartMetricServer");
+  auto s = service("lb", "10.96.0.7");
+  s.mutable_spec()->set_type("LoadBalancer");
+  s.mutable_spec()->set_externaltrafficpolicy("Local");
+  s.mutable_spec()->mutable_ports(0)->set_nodeport(30080);
+  s.mutable_spec()->set_healthchecknodeport(taken.local_endpoint().port());
+  s.mutable_status()->mutable_loadbalancer()->add_ingress()->set_ip("203.0.113.7");
+  api.put(node());
+  api.put(s);
+  api.put(slice("lb", {"10.244.0.2"}));
+  EXPECT_TRUE(until([&] { return told("Service", "lb", "FailedToStartServiceHealthcheck").starts_with("Warning: "); }));
+  stop();
+  o.config.bind_address_hard_fail = true;
+  proxier = std::make_unique<Proxier>(io.get_executor(), o, client, make_dataplane());
+  const auto refused = proxier->start();
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().message.rfind("healthzBindAddress: ", 0), 0u) << refused.error().message;
+}
+
 TEST_F(ProxierTest, WhatCannotBeProgrammedIsToldToItsOwner) {
   api.put(node());
   auto first = service("a", "10.96.0.1"), second = service("b", "10.96.0.1");
   api.put(first);
   api.put(second);
   api.put(slice("a", {"10.244.0.2"}));
-  const auto told = [&](const std::string& name) {
-    for (const auto& [key, object] : api.objects(kube::kind_of<corev1::Event>())) {
-      const auto& e = dynamic_cast<const corev1::Event&>(*object);
-      if (e.involvedobject().kind() == "Service" && e.involvedobject().name() == name && e.reason() == "NotProgrammed") return e.message();
-    }
-    return std::string();
-  };
-  ASSERT_TRUE(until([&] { return !told("b").empty(); }));
-  EXPECT_NE(told("b").find("10.96.0.1:80/TCP is taken by service default/a"), std::string::npos) << told("b");
-  EXPECT_EQ(told("a"), "");
+  const auto told_to = [&](const std::string& name) { return told("Service", name, "NotProgrammed"); };
+  ASSERT_TRUE(until([&] { return !told_to("b").empty(); }));
+  EXPECT_NE(told_to("b").find("10.96.0.1:80/TCP is taken by service default/a"), std::string::npos) << told_to("b");
+  EXPECT_EQ(told_to("a"), "");
   EXPECT_EQ(goes("10.96.0.1"), "10.244.0.2:8080");
 }
 

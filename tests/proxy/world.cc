@@ -49,6 +49,22 @@ GlobalPlan global_plan() {
   return g;
 }
 
+std::vector<Settings> other_settings() {
+  std::vector<Settings> out;
+  const auto add = [&](const std::string& name, auto change) {
+    out.push_back({name, global_plan()});
+    change(out.back().global);
+  };
+  using Kind = LocalDetector::Kind;
+  add("a bridge", [](GlobalPlan& g) { g.local = {Kind::interface_name, {}, "pod2"}; });
+  add("a prefix of interfaces", [](GlobalPlan& g) { g.local = {Kind::interface_prefix, {}, "pod"}; });
+  add("two blocks", [](GlobalPlan& g) { g.local.cidrs.push_back(cidr("10.245.0.0/24")); });
+  add("nothing known of pods", [](GlobalPlan& g) { g.local = {}; });
+  add("masquerade all", [](GlobalPlan& g) { g.masquerade_all = true; });
+  add("service addresses unknown", [](GlobalPlan& g) { g.service_cidrs.clear(); });
+  return out;
+}
+
 namespace {
 
 const Pod kHere2{"10.244.0.2", "n1"}, kHere3{"10.244.0.3", "n1"}, kThere2{"10.244.1.2", "n2"}, kThere3{"10.244.1.3", "n3"};
@@ -158,6 +174,7 @@ Snapshot world() {
   s.ports[0].node_port = 30106;
   s.load_balancer_vips = {ip("2001:db8::6")};
   put(s, make_endpoints({{"fd44::2", "n1"}, {"fd44::3", "n1"}, {"fd44:1::2", "n2"}}));
+  put(make_service("stream", "10.96.0.40", 9000, Protocol::sctp), make_endpoints({kHere3, kThere2}, 9001, Protocol::sctp));
   s = make_service("six-local", "fd96::2");
   s.external_policy = TrafficPolicy::local;
   s.load_balancer_vips = {ip("2001:db8::7")};
@@ -213,6 +230,8 @@ std::vector<PacketRow> packet_table() {
       {"the host gets no answer from an unallocated service address", from_host("10.96.99.99", 80), drop()},
       {"UDP", from_pod("10.96.0.2", 53, Protocol::udp), to({h2, t2}, kKeep, 5353)},
       {"TCP to a UDP service is refused", from_pod("10.96.0.2", 53), reject()},
+      {"SCTP", from_pod("10.96.0.40", 9000, Protocol::sctp), to({h3, t2}, kKeep, 9001), false},  // real ones: sctp_kernel_test.cc
+      {"TCP to an SCTP service is refused", from_pod("10.96.0.40", 9000), reject()},
       {"no endpoints: refused", from_pod("10.96.0.3", 80), reject()},
       {"no endpoints: refused for the host", from_host("10.96.0.3", 80), reject()},
       {"no endpoints: refused for UDP", from_pod("10.96.0.4", 53, Protocol::udp), reject()},

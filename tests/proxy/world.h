@@ -31,6 +31,13 @@ std::shared_ptr<const ServiceEndpoints> make_endpoints(const std::vector<Pod>& p
 NodeFacts node_facts();
 GlobalPlan global_plan();  // detects local pods by 10.244.0.0/24 and fd44::/64; NodePorts on the node's address
 
+// Other settings than global_plan(): each way to tell pods, everything masqueraded, service addresses unknown.
+struct Settings {
+  std::string name;
+  GlobalPlan global;
+};
+std::vector<Settings> other_settings();
+
 // All services of the packet table.
 Snapshot world();
 

@@ -104,4 +104,71 @@ wait "$proxy" || true
 [[ -z $(ipvsadm -Sn) && -z $(ipset list -name) ]] || die "left: $(ipvsadm -Sn; ipset list -name)"
 [[ $(iptables-legacy-save | grep -c KUBE-) == 1 ]] || die "left: $(iptables-legacy-save)"
 ! ip link show kube-ipvs0 2>/dev/null || die "kube-ipvs0 is left"
+# What kube-proxy's ipvs mode leaves when it is killed: virtual servers of a ClusterIP and of a NodePort, the addresses on its link, its
+# sets, and chains that use them. Beside it what is not its: somebody's virtual server, link, set, and the kubelet's chain.
+kube_proxy_was_here() {
+  ip link add kube-ipvs0 type dummy
+  ip addr add 10.96.0.77/32 dev kube-ipvs0
+  ipvsadm -A -t 10.96.0.77:80 -s rr
+  ipvsadm -a -t 10.96.0.77:80 -r 10.244.0.1:8080 -m
+  ipvsadm -A -u 10.96.0.77:53 -s rr
+  ipvsadm -A -t 192.168.55.1:30077 -s rr
+  ipvsadm -a -t 192.168.55.1:30077 -r 10.244.0.1:8080 -m
+  ipset create KUBE-CLUSTER-IP hash:ip,port
+  ipset add KUBE-CLUSTER-IP 10.96.0.77,tcp:80
+  ipset create KUBE-LOOP-BACK hash:ip,port,ip
+  ipset create KUBE-NODE-PORT-TCP bitmap:port range 0-65535
+  ipset add KUBE-NODE-PORT-TCP 30077
+  ipset create KUBE-LOAD-BALANCER hash:ip,port
+  ipset create KUBE-6-CLUSTER-IP hash:ip,port family inet6
+  iptables-legacy-restore --noflush <<'END'
+*nat
+:KUBE-SERVICES - [0:0]
+:KUBE-MARK-MASQ - [0:0]
+:KUBE-POSTROUTING - [0:0]
+:KUBE-NODE-PORT - [0:0]
+:KUBE-LOAD-BALANCER - [0:0]
+-A PREROUTING -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
+-A OUTPUT -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
+-A POSTROUTING -m comment --comment "kubernetes postrouting rules" -j KUBE-POSTROUTING
+-A KUBE-SERVICES -m set --match-set KUBE-LOAD-BALANCER dst,dst -j KUBE-LOAD-BALANCER
+-A KUBE-SERVICES -m set --match-set KUBE-CLUSTER-IP dst,dst -j KUBE-MARK-MASQ
+-A KUBE-SERVICES -m addrtype --dst-type LOCAL -j KUBE-NODE-PORT
+-A KUBE-NODE-PORT -p tcp -m set --match-set KUBE-NODE-PORT-TCP dst -j KUBE-MARK-MASQ
+-A KUBE-LOAD-BALANCER -j KUBE-MARK-MASQ
+-A KUBE-MARK-MASQ -j MARK --set-xmark 0x4000/0x4000
+-A KUBE-POSTROUTING -m set --match-set KUBE-LOOP-BACK dst,dst,src -j MASQUERADE
+COMMIT
+*filter
+:KUBE-FIREWALL - [0:0]
+:KUBE-FORWARD - [0:0]
+:KUBE-NODE-PORT - [0:0]
+:KUBE-PROXY-FIREWALL - [0:0]
+:KUBE-IPVS-FILTER - [0:0]
+:KUBE-IPVS-OUT-FILTER - [0:0]
+:KUBE-SOURCE-RANGES-FIREWALL - [0:0]
+-A INPUT -j KUBE-FIREWALL
+-A INPUT -m conntrack --ctstate NEW -j KUBE-IPVS-FILTER
+-A INPUT -j KUBE-NODE-PORT
+-A FORWARD -j KUBE-FORWARD
+-A KUBE-IPVS-FILTER -m set --match-set KUBE-LOAD-BALANCER dst,dst -j RETURN
+COMMIT
+END
+}
+ipvsadm -A -t 172.31.0.1:443 -s rr
+ip link add mine type dummy
+ipset create mine hash:ip
+for mode in ipvs iptables; do
+  step "clean-up in $mode mode after kube-proxy"
+  kube_proxy_was_here
+  "$fairlead" proxy --proxy-mode=$mode --cleanup || die "exit code $?"
+  [[ $(ipvsadm -Sn) == "-A -t 172.31.0.1:443 -s rr" ]] || die "virtual servers: $(ipvsadm -Sn)"
+  [[ $(ipset list -name) == mine ]] || die "sets: $(ipset list -name)"
+  [[ $(iptables-legacy-save | grep KUBE-) == ":KUBE-FIREWALL - [0:0]
+-A INPUT -j KUBE-FIREWALL
+:KUBE-KUBELET-CANARY - [0:0]" ]] || die "left: $(iptables-legacy-save)"
+  ! ip link show kube-ipvs0 2>/dev/null || die "kube-ipvs0 is left"
+  ip link show mine >/dev/null || die "somebody's link is gone"
+  iptables-legacy -D INPUT -j KUBE-FIREWALL; iptables-legacy -X KUBE-FIREWALL
+done
 echo "== all is well"
