@@ -57,23 +57,9 @@ MessageView view_of(nlmsghdr* h) {
 }
 
 // What the kernel refused, with its own words if it sent some.
-netlink::Ack refusal(nlmsgerr* e) {
-  netlink::Ack ack;
-  ack.error = -e->error;
-  auto* h = reinterpret_cast<nlmsghdr*>(reinterpret_cast<std::uint8_t*>(e) - NLMSG_HDRLEN);
-  if (!(h->nlmsg_flags & NLM_F_ACK_TLVS)) return ack;
-  // Behind the code stands the request's header, and the request itself unless the answer is capped.
-  std::size_t skip = sizeof *e;
-  if (!(h->nlmsg_flags & NLM_F_CAPPED)) skip = sizeof(int) + NLMSG_ALIGN(std::max<std::size_t>(e->msg.nlmsg_len, sizeof(nlmsghdr)));
-  const auto size = static_cast<std::size_t>(nlmsg_datalen(h));
-  if (skip >= size) return ack;
-  nla_policy policy[NLMSGERR_ATTR_MAX + 1] = {};
-  policy[NLMSGERR_ATTR_MSG].type = NLA_STRING;
-  nlattr* a[NLMSGERR_ATTR_MAX + 1];
-  auto* first = reinterpret_cast<nlattr*>(static_cast<std::uint8_t*>(nlmsg_data(h)) + skip);
-  if (nla_parse(a, NLMSGERR_ATTR_MAX, first, static_cast<int>(size - skip), policy) == 0 && a[NLMSGERR_ATTR_MSG])
-    ack.message = nla_get_string(a[NLMSGERR_ATTR_MSG]);
-  return ack;
+netlink::Ack refusal(nlmsghdr* h) {
+  auto ack = netlink::parse_ack(view_of(h));
+  return ack ? std::move(*ack) : netlink::Ack{EBADMSG, ack.error().message, {}};
 }
 
 // What one exchange waits for. The callbacks are C functions without exceptions; each hands over to the exchange.
@@ -116,8 +102,8 @@ class Callbacks {
       return NL_OK;
     }, &e);
     nl_cb_err(cb_, NL_CB_CUSTOM, [](sockaddr_nl*, nlmsgerr* error, void* x) -> int {
-      const auto* h = reinterpret_cast<nlmsghdr*>(reinterpret_cast<std::uint8_t*>(error) - NLMSG_HDRLEN);
-      of(x).answer(h->nlmsg_seq, refusal(error));
+      auto* h = reinterpret_cast<nlmsghdr*>(reinterpret_cast<std::uint8_t*>(error) - NLMSG_HDRLEN);
+      of(x).answer(h->nlmsg_seq, refusal(h));
       return NL_SKIP;
     }, &e);
   }

@@ -18,10 +18,9 @@
 
 namespace fairlead::netlink::testing {
 
-// The smallest receive queue that the kernel gives: three or four acknowledgements.
-inline void shorten_queue(int fd) {
-  const int least = 1;
-  ::setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &least, sizeof least);
+// A receive queue of twice so many bytes; the smallest that the kernel gives holds three or four acknowledgements.
+inline void shorten_queue(int fd, int bytes = 1) {
+  ::setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof bytes);
 }
 
 // This process's netlink sockets.

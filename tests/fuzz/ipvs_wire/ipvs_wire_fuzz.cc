@@ -1,6 +1,7 @@
-// What the kernel says about virtual servers and sets, as datagrams: never read outside them, never a value that cannot be.
+// What the kernel says about virtual servers, sets and addresses, as datagrams: never read outside them, never a value that cannot be.
 #include <string>
 
+#include "ipvs/address_watch.h"
 #include "ipvs/layout.h"
 #include "ipvs/wire.h"
 #include "tests/fuzz/fuzz.h"
@@ -20,7 +21,9 @@ bool fits(const Entry& e, const SetSpec& spec) {
 void fuzz_one(std::string_view bytes) {
   const auto messages = netlink::split_messages({reinterpret_cast<const std::uint8_t*>(bytes.data()), bytes.size()});
   if (!messages) return;
+  AddressBook book("kube-ipvs0", 1);
   for (const auto& m : *messages) {
+    (void)book.learn(m);
     if (const auto s = wire::parse_server(m)) {
       FUZZ_CHECK((s->server.flags & flag::hashed) == 0, "the kernel's own flag");
       FUZZ_CHECK((s->server.flags & flag::persistent) || s->server.persistence_seconds == 0, "persistence");

@@ -1,9 +1,11 @@
-// Any bytes as manifests, and as protobuf bodies of Services and EndpointSlices: whatever they say, a plan comes out that keeps
+// Any bytes as manifests, and as protobuf bodies of Services, EndpointSlices, Nodes and ServiceCIDRs: whatever they say, a plan comes out that keeps
 // its promises: no frontend twice, no empty set where a target says there is one, and only problems that name something.
 #include <set>
 
+#include "kube/proto/core/v1/node.pb.h"
 #include "kube/proto/core/v1/service.pb.h"
 #include "kube/proto/discovery/v1.pb.h"
+#include "kube/proto/networking/v1.pb.h"
 #include "proxy/from_api.h"
 #include "proxy/manifests.h"
 #include "tests/fuzz/fuzz.h"
@@ -60,6 +62,14 @@ void fuzz_one(std::string_view bytes) {
     if (auto s = read_service(service, {}, problems)) state.set_service("default/any", [&] { s->key = "default/any"; return *s; }());
   if (slice.ParseFromArray(bytes.data(), static_cast<int>(bytes.size())))
     if (auto s = read_slice(slice, problems)) state.set_slice("default/slice", std::pair{ServiceKey("default/any"), s->slice});
+  corev1::Node node;
+  networkingv1::ServiceCIDR cidr;
+  if (node.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) {
+    for (const auto& a : read_node(node).ips) FUZZ_CHECK(!a.to_string().empty(), "an address of the node");
+    for (const auto& c : read_pod_cidrs(node)) FUZZ_CHECK(c.length() <= c.address().bits(), c.to_string());
+  }
+  if (cidr.ParseFromArray(bytes.data(), static_cast<int>(bytes.size())))
+    for (const auto& c : read_service_cidr(cidr)) FUZZ_CHECK(c.length() <= c.address().bits(), c.to_string());
   Planner planner(GlobalPlan{}, NodeFacts{"n1", "z1", {}});
   planner.update(state.take(true));
   check(planner.current());
