@@ -1,6 +1,11 @@
 // How the service proxy's work grows with the cluster: plan and first sync, one endpoint change, restart, memory. Runs in a
 // network namespace of its own against the real kernel (root); prints a table.
 //
+// The baseline in nftables mode: the rule set that kube-proxy 1.36 has for the same services, brought in by nft, the program that
+// kube-proxy runs for it; a change is the transaction that kube-proxy's partial sync makes (the service's chain flushed, its one rule with
+// its anonymous map added). It is what is left of kube-proxy if its own work cost nothing, so the ratios flatter it. Up to 5,000
+// services, as nft takes minutes beyond.
+//
 //   proxy_bench [nftables | iptables-nft | iptables-legacy | ipvs-nft | ipvs-legacy] [services ...]
 //       default: nftables 100 1000 5000 10000 30000; 10 endpoints each
 #include <fmt/format.h>
@@ -14,10 +19,14 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
+#include <functional>
 #include <string>
 #include <vector>
 
+#include "base/process.h"
+#include "base/scope_guard.h"
 #include "iptables/dataplane.h"
 #include "ipvs/dataplane.h"
 #include "netlink/rt_socket.h"
@@ -32,6 +41,7 @@ using namespace fairlead::proxy;
 using Clock = std::chrono::steady_clock;
 
 constexpr unsigned kEndpoints = 10;
+constexpr unsigned kMostForPeer = 5000;
 
 double ms_since(Clock::time_point t) { return std::chrono::duration<double, std::milli>(Clock::now() - t).count(); }
 
@@ -179,6 +189,120 @@ Row measure(unsigned services) {
   return row;
 }
 
+// ---- the baseline
+
+std::string peer_chain(unsigned n) { return fmt::format("service-{:08X}-namespace-{}/service-{}/tcp/http", n * 2654435761u, n % 100, n); }
+
+std::string peer_rule(unsigned n, unsigned endpoints) {
+  std::string map;
+  for (unsigned i = 0; i < endpoints; ++i) map += fmt::format("{}{} : {} . 8080", i ? ", " : "", i, endpoint_ip(n, i).to_string());
+  return fmt::format("meta l4proto tcp dnat ip to numgen random mod {} map {{ {} }}", endpoints, map);
+}
+
+std::string peer_rule_set(unsigned services) {
+  std::string out = "add table ip kube-proxy\n"
+                    "add set ip kube-proxy cluster-ips { type ipv4_addr; }\n"
+                    "add map ip kube-proxy service-ips { type ipv4_addr . inet_proto . inet_service : verdict; }\n"
+                    "add map ip kube-proxy no-endpoint-services { type ipv4_addr . inet_proto . inet_service : verdict; }\n"
+                    "add chain ip kube-proxy mark-for-masquerade\n"
+                    "add rule ip kube-proxy mark-for-masquerade mark set mark or 0x4000\n"
+                    "add chain ip kube-proxy masquerading\n"
+                    "add rule ip kube-proxy masquerading mark and 0x4000 == 0 return\n"
+                    "add rule ip kube-proxy masquerading mark set mark xor 0x4000\n"
+                    "add rule ip kube-proxy masquerading masquerade fully-random\n"
+                    "add chain ip kube-proxy services\n"
+                    "add rule ip kube-proxy services ip daddr @cluster-ips ip saddr != 10.128.0.0/9 jump mark-for-masquerade\n"
+                    "add rule ip kube-proxy services ip daddr . meta l4proto . th dport vmap @service-ips\n"
+                    "add chain ip kube-proxy nat-prerouting { type nat hook prerouting priority -100; }\n"
+                    "add rule ip kube-proxy nat-prerouting jump services\n"
+                    "add chain ip kube-proxy nat-output { type nat hook output priority -100; }\n"
+                    "add rule ip kube-proxy nat-output jump services\n"
+                    "add chain ip kube-proxy nat-postrouting { type nat hook postrouting priority 100; }\n"
+                    "add rule ip kube-proxy nat-postrouting jump masquerading\n"
+                    "add chain ip kube-proxy filter-forward { type filter hook forward priority 0; }\n"
+                    "add rule ip kube-proxy filter-forward ct state new ip daddr . meta l4proto . th dport vmap @no-endpoint-services\n";
+  for (unsigned n = 0; n < services; ++n) {
+    const auto ip = make_service(n).cluster_ips[0].to_string(), chain = peer_chain(n);
+    out += fmt::format("add chain ip kube-proxy {0}\nadd rule ip kube-proxy {0} {1}\n", chain, peer_rule(n, kEndpoints));
+    out += fmt::format("add element ip kube-proxy cluster-ips {{ {} }}\n", ip);
+    out += fmt::format("add element ip kube-proxy service-ips {{ {} . tcp . 80 comment \"namespace-{}/service-{}:http\" : goto {} }}\n", ip, n % 100, n, chain);
+  }
+  return out;
+}
+
+void nft(const std::string& file, const std::string& text) {
+  std::ofstream(file) << text;
+  auto p = Process::start({.argv = {"nft", "-f", file}, .stdin_file = "/dev/null"});
+  if (!p) die(p.error().message);
+  const auto status = p->wait();
+  if (!status || !status->ok()) die("nft refused the baseline's rules");
+}
+
+Row measure_peer(unsigned services) {
+  if (::unshare(CLONE_NEWNET) < 0) die("needs root: a network namespace of its own");
+  const auto file = fmt::format("{}/fairlead-bench-{}.nft", std::filesystem::temp_directory_path().string(), ::getpid());
+  const auto clean = on_exit([&] { ::unlink(file.c_str()); });
+  Row row{};
+  const auto rules = peer_rule_set(services);
+  const double kernel_before = kernel_mb();
+  auto t = Clock::now();
+  double cpu = cpu_ms();
+  nft(file, rules);
+  row.sync_ms = ms_since(t);
+  row.sync_cpu = cpu_ms() - cpu;
+  row.kernel = kernel_mb() - kernel_before;
+  std::vector<double> each, each_cpu;
+  for (unsigned i = 0; i < 20; ++i) {
+    const unsigned n = i / 2 * 7919u % services;
+    t = Clock::now();
+    cpu = cpu_ms();
+    nft(file, fmt::format("flush chain ip kube-proxy {0}\nadd rule ip kube-proxy {0} {1}\n", peer_chain(n), peer_rule(n, i % 2 ? kEndpoints : kEndpoints - 1)));
+    each.push_back(ms_since(t));
+    each_cpu.push_back(cpu_ms() - cpu);
+  }
+  std::sort(each.begin(), each.end());
+  std::sort(each_cpu.begin(), each_cpu.end());
+  row.cpu50 = each_cpu[each_cpu.size() / 2];
+  row.p50 = each[each.size() / 2];
+  row.p99 = row.max = each.back();
+  rusage tools{};
+  ::getrusage(RUSAGE_CHILDREN, &tools);
+  row.rss = static_cast<double>(tools.ru_maxrss) / 1024;
+  return row;
+}
+
+// Each in a process of its own: memory is what that size needs.
+Row in_a_process(const std::function<Row()>& f) {
+  std::fflush(stdout);
+  int ends[2];
+  if (::pipe(ends) < 0) die("pipe");
+  const pid_t child = ::fork();
+  if (child == 0) {
+    const Row r = f();
+    ::_exit(::write(ends[1], &r, sizeof r) == sizeof r ? 0 : 1);
+  }
+  ::close(ends[1]);
+  Row r{};
+  const bool whole = ::read(ends[0], &r, sizeof r) == sizeof r;
+  ::close(ends[0]);
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  if (status != 0 || !whole) std::exit(1);
+  return r;
+}
+
+void compare(unsigned services, const Row& ours, const Row& peer) {
+  const auto line = [&](std::string_view what, double a, double b) { fmt::print("{:>8}   {:<34} {:>12.3f} {:>12.3f} {:>9.4f}\n", services, what, a, b, a / b); };
+  const auto per_endpoint = [&](double mb) { return mb * 1048576 / (services * kEndpoints); };
+  line("first sync, ms", ours.sync_ms, peer.sync_ms);
+  line("first sync, CPU ms", ours.sync_cpu, peer.sync_cpu);
+  line("one change, p50, ms", ours.p50, peer.p50);
+  line("one change, p99, ms", ours.p99, peer.p99);
+  line("one change, CPU ms", ours.cpu50, peer.cpu50);
+  line("resident memory, MB (peer: nft's)", ours.rss, peer.rss);
+  line("kernel memory, bytes per endpoint", per_endpoint(ours.kernel), per_endpoint(peer.kernel));
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -191,21 +315,21 @@ int main(int argc, char** argv) {
   fmt::print("services x {} endpoints, {} dataplane, first sync into an empty namespace\n\n", kEndpoints, mode);
   fmt::print("{:>8} {:>9} {:>9} {:>9} {:>11} {:>11} {:>11} {:>11} {:>9} {:>11} {:>8} {:>12} {:>14}\n", "services", "plan ms", "sync ms", "CPU ms", "change CPU", "change p50",
              "change p99", "change max", "objects", "restart ms", "RSS MB", "kernel MB", "B/endpoint");
+  std::vector<Row> rows;
   for (const unsigned n : sizes) {
-    // Each size in a process of its own: memory is what that size needs.
-    std::fflush(stdout);
-    const pid_t child = ::fork();
-    if (child == 0) {
-      const auto r = measure(n);
-      fmt::print("{:>8} {:>9.1f} {:>9.1f} {:>9.1f} {:>8.3f} ms {:>8.3f} ms {:>8.3f} ms {:>8.3f} ms {:>9} {:>11.1f} {:>8.1f} {:>12.1f} {:>14.0f}\n", n, r.plan_ms,
-                 r.sync_ms, r.sync_cpu, r.cpu50, r.p50, r.p99, r.max, r.objects, r.restart_ms, r.rss, r.kernel, r.kernel * 1048576 / (n * kEndpoints));
-      std::fflush(stdout);
-      ::_exit(0);
-    }
-    int status = 0;
-    ::waitpid(child, &status, 0);
-    if (status != 0) return 1;
+    const auto& r = rows.emplace_back(in_a_process([n] { return measure(n); }));
+    fmt::print("{:>8} {:>9.1f} {:>9.1f} {:>9.1f} {:>8.3f} ms {:>8.3f} ms {:>8.3f} ms {:>8.3f} ms {:>9} {:>11.1f} {:>8.1f} {:>12.1f} {:>14.0f}\n", n, r.plan_ms,
+               r.sync_ms, r.sync_cpu, r.cpu50, r.p50, r.p99, r.max, r.objects, r.restart_ms, r.rss, r.kernel, r.kernel * 1048576 / (n * kEndpoints));
   }
   fmt::print("\nsync: from complete lists to the kernel's confirmation (plan included). change: one endpoint removed or added.\n"
              "restart: list, compare, write nothing. kernel: growth of slab, per-cpu and vmalloc memory while syncing.\n");
+  fmt::print("\ngrowth, of the first row's: services, and first sync, one change p50, p99, memory\n\n");
+  for (std::size_t i = 0; i < sizes.size(); ++i)
+    fmt::print("{:>8.0f}x {:>9.1f}x {:>9.2f}x {:>9.2f}x {:>9.1f}x\n", static_cast<double>(sizes[i]) / sizes[0], rows[i].sync_ms / rows[0].sync_ms,
+               rows[i].p50 / rows[0].p50, rows[i].p99 / rows[0].p99, rows[i].rss / rows[0].rss);
+  if (mode != "nftables") return 0;
+  fmt::print("\nbeside the baseline: kube-proxy's rule set of the same services, brought in and changed by nft\n\n{:>8}   {:<34} {:>12} {:>12} {:>9}\n", "services", "figure",
+             "fairlead", "baseline", "ratio");
+  for (std::size_t i = 0; i < sizes.size(); ++i)
+    if (sizes[i] <= kMostForPeer) compare(sizes[i], rows[i], in_a_process([n = sizes[i]] { return measure_peer(n); }));
 }
