@@ -88,6 +88,7 @@ class Worker final : public std::enable_shared_from_this<Worker> {
   const std::string& last_error() const { return error_; }
   std::vector<std::function<void(const RawChange&)>> on_change;
   std::vector<std::function<void()>> on_synced;
+  std::vector<std::function<void()>> on_refused;
 
  private:
   Task<> run();
@@ -151,6 +152,9 @@ void Worker::report(const Error& e, milliseconds wait) {
   log::at(quiet ? log::Level::debug : log::Level::warn, "informer of {}: {}; retrying in {} ms", kind_.resource, e.message,
           wait.count());
   error_ = e.message;
+  if (has_synced_ || (e.code != ErrorCode::not_found && e.code != ErrorCode::permission_denied)) return;
+  for (const auto& f : on_refused)
+    if (!muted_) f();
 }
 
 Task<Result<>> Worker::list() {
@@ -310,6 +314,7 @@ class Core final : public InformerCore {
   Task<> wait_synced() override { return worker_->synced().wait(); }
   void on_change(std::function<void(const RawChange&)> handler) override { worker_->on_change.push_back(std::move(handler)); }
   void on_synced(std::function<void()> handler) override { worker_->on_synced.push_back(std::move(handler)); }
+  void on_refused(std::function<void()> handler) override { worker_->on_refused.push_back(std::move(handler)); }
   Object get(const ObjectKey& key) const override {
     const auto it = worker_->all().find(key);
     return it == worker_->all().end() ? nullptr : it->second;

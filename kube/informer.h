@@ -59,6 +59,9 @@ class InformerCore {
   virtual Task<> wait_synced() = 0;
   virtual void on_change(std::function<void(const RawChange&)> handler) = 0;  // before start()
   virtual void on_synced(std::function<void()> handler) = 0;                  // once, after the first full list
+  // Each time the server says before that first list that it has no such collection, or does not let us read it. For what a
+  // cluster may do without: whoever waits for the list need not any longer.
+  virtual void on_refused(std::function<void()> handler) = 0;
   virtual Object get(const ObjectKey& key) const = 0;
   virtual const std::map<ObjectKey, Object>& all() const = 0;
   virtual std::string last_error() const = 0;  // why the copy may be out of date; empty while it is followed
@@ -82,6 +85,7 @@ class Informer {
     });
   }
   void on_synced(std::function<void()> handler) { core_->on_synced(std::move(handler)); }
+  void on_refused(std::function<void()> handler) { core_->on_refused(std::move(handler)); }
   void start() { core_->start(); }
   Task<> stop() { return core_->stop(); }
   bool has_synced() const { return core_->has_synced(); }

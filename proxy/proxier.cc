@@ -113,6 +113,14 @@ struct Proxier::Impl {
 
     cidrs = kube::make_informer<networkingv1::ServiceCIDR>(client, {});
     cidrs->on_change([this](const kube::Change<networkingv1::ServiceCIDR>&) { cidrs_changed(); });
+    // The first rules are made with them, so that a restart finds in the kernel what it wants. Clusters before 1.33 may have none.
+    const auto settled = [this] {
+      if (cidrs_settled) return;
+      cidrs_settled = true;
+      maybe_begin();
+    };
+    cidrs->on_synced(settled);
+    cidrs->on_refused(settled);
 
     services->start();
     slices->start();
@@ -122,9 +130,10 @@ struct Proxier::Impl {
     patience.expires_after(kNodeWait);
     read_traffic();
     patience.async_wait([this](const boost::system::error_code& ec) {
-      if (ec || node_known.happened()) return;
-      log::warn("Node {} has no address after {} s: using 127.0.0.1 as its primary one", facts.node.name, kNodeWait.count());
-      node_ready = true;
+      if (ec) return;
+      if (!node_ready) log::warn("Node {} has no address after {} s: using 127.0.0.1 as its primary one", facts.node.name, kNodeWait.count());
+      if (!cidrs_settled) log::warn("the ServiceCIDRs are not known after {} s ({}): going on without them", kNodeWait.count(), cidrs->last_error());
+      node_ready = cidrs_settled = true;
       maybe_begin();
     });
   }
@@ -303,7 +312,7 @@ struct Proxier::Impl {
   }
 
   void maybe_begin() {
-    if (!runner || runner->begun() || !services->has_synced() || !slices->has_synced() || !node_ready) return;
+    if (!runner || runner->begun() || !services->has_synced() || !slices->has_synced() || !node_ready || !cidrs_settled) return;
     log::info("{} services are known; programming {}", state.service_count(), dataplane->name());
     runner->begin();
   }
@@ -444,7 +453,7 @@ struct Proxier::Impl {
   metrics::Gauge* flow_accounting = &registry.gauge("fairlead_proxy_flow_accounting", "1 while packets and bytes are counted from tracked connections (--flow-accounting)");
   metrics::Counter* flow_losses = &registry.counter("fairlead_proxy_flow_accounting_losses_total", "Times that ends of connections were lost because they came too fast to be counted");
   Planner::Complaints complaints;  // as said last
-  bool node_ready = false;
+  bool node_ready = false, cidrs_settled = false;
   bool said_ready = false;
 };
 

@@ -288,7 +288,8 @@ TEST(Informer, KeepsTryingWhatIsForbiddenOrBusy) {
   FakeApiserver api(loop.executor());
   api.put(config_map("a", "1"));
   Watched w(loop, api);
-  int refusals = 3;
+  int refusals = 3, refused = 0;
+  w.informer->on_refused([&] { ++refused; });
   api.intercept = [&](const http::Request&) -> std::optional<http::Response> {
     switch (refusals--) {
       case 3: return status_response(403, "Forbidden", "configmaps is forbidden: User cannot list");
@@ -300,6 +301,7 @@ TEST(Informer, KeepsTryingWhatIsForbiddenOrBusy) {
   w.start();
   EXPECT_THAT(w.story, ElementsAre("default/a ->1", "synced"));
   EXPECT_EQ(w.informer->last_error(), "");
+  EXPECT_EQ(refused, 1) << "a busy server has not refused";
   w.stop();
 }
 

@@ -61,6 +61,35 @@ TEST_F(ProxierTest, ServiceCidrsCountAtOnce) {
   EXPECT_TRUE(until([&] { return goes("10.96.9.9") == "drop"; })) << goes("10.96.9.9");
 }
 
+// Otherwise a restart would take the rules for unallocated addresses away and put them back.
+TEST_F(ProxierTest, TheFirstRulesAreMadeWithTheServiceCidrs) {
+  bool busy = true;
+  api.intercept = [&](const http::Request& r) -> std::optional<http::Response> {
+    if (r.target.find("/servicecidrs") == std::string::npos || !busy) return std::nullopt;
+    return kube::test::status_response(503, "ServiceUnavailable", "starting");
+  };
+  networkingv1::ServiceCIDR c;
+  c.mutable_metadata()->set_name("kubernetes");
+  c.mutable_spec()->add_cidrs("10.96.0.0/16");
+  api.put(c);
+  api.put(node());
+  idle(40);
+  EXPECT_EQ(kernel.calls(), 0);
+  busy = false;
+  EXPECT_TRUE(until([&] { return kernel.calls() > 0; }));
+  EXPECT_EQ(goes("10.96.9.9"), "drop");
+}
+
+TEST_F(ProxierTest, AClusterWithoutServiceCidrsIsServed) {
+  api.intercept = [&](const http::Request& r) -> std::optional<http::Response> {
+    if (r.target.find("/servicecidrs") == std::string::npos) return std::nullopt;
+    return kube::test::status_response(404, "NotFound", "the server could not find the requested resource");
+  };
+  api.put(service("web", "10.96.0.1"));
+  api.put(node());
+  EXPECT_TRUE(until([&] { return goes("10.96.0.1") == "reject"; })) << goes("10.96.0.1");
+}
+
 TEST_F(ProxierTest, NothingIsWrittenBeforeTheNodeIsKnown) {
   api.put(service("web", "10.96.0.1"));
   idle(40);
