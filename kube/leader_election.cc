@@ -216,6 +216,10 @@ Task<> LeaderElector::stop() {
 }
 
 bool LeaderElector::is_leader() const { return impl_->leading; }
+std::optional<SteadyTime> LeaderElector::leads_until() const {
+  if (!impl_->leading || !impl_->renewed) return std::nullopt;
+  return *impl_->renewed + impl_->options.renew_deadline;
+}
 std::string LeaderElector::leader() const { return impl_->view.holder(); }
 
 }  // namespace fairlead::kube

@@ -69,6 +69,9 @@ class LeaderElector {
   Result<> start();  // invalid_argument when the durations make no sense or a name is missing
   Task<> stop();     // stops leading (calling `stopped`), then gives the Lease back
   bool is_leader() const;
+  // Until when it leads unless it renews again; nullopt when it does not. For work that must not outlive leading even where this
+  // process is stopped and goes on later: compare with the clock before each step of it.
+  std::optional<SteadyTime> leads_until() const;
   std::string leader() const;
 
  private:

@@ -19,7 +19,8 @@
 namespace fairlead::lb {
 namespace {
 
-constexpr const char* kPoolsHelp = "folder with the YAML of IPAddressPool and L2Advertisement objects (metallb.io)";
+constexpr const char* kPoolsHelp = "folder with the YAML of the pools and of how they are announced (objects of metallb.io)";
+constexpr const char* kNamespaceHelp = "read them from the API instead: the namespace of the custom resources (MetalLB's is metallb-system)";
 constexpr const char* kClassHelp = "spec.loadBalancerClass of the Services that are ours; empty: those without one";
 
 std::string host_name() {
@@ -52,13 +53,18 @@ int run_controller(int argc, char** argv) {
   ControllerOptions options;
   std::string metrics_address = "127.0.0.1:7472";
   kube::declare(app, common, "fairlead-lb-controller");
-  app.add_option("--pools", options.pools_dir, kPoolsHelp)->required();
+  app.add_option("--pools", options.pools.dir, kPoolsHelp);
+  app.add_option("--pools-namespace", options.pools.ns, kNamespaceHelp);
   app.add_option("--lb-class", options.reconcile.load_balancer_class, kClassHelp);
   app.add_option("--metrics-address", metrics_address, "where /metrics and /healthz are served; empty: nowhere")->capture_default_str();
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
     return app.exit(e) == 0 ? 0 : 2;
+  }
+  if (const auto good = options.pools.check(); !good) {
+    std::cerr << "fairlead lb controller: " << good.error().message << "\n";
+    return 2;
   }
   return kube::run_elected("fairlead-lb-controller", common, [=](std::shared_ptr<kube::Client> client) -> Result<kube::Component> {
     const auto pages = std::make_shared<Pages>();
@@ -73,6 +79,8 @@ struct SpeakerFlags {
   std::string kubeconfig;
   std::string interval = "100ms";
   std::string dead_after = "500ms";
+  bool address_leases = false;
+  std::string lease_duration = "5s";
   std::string metrics_address = "127.0.0.1:7473";
   std::string log_level = "info";
   bool log_json = false;
@@ -84,11 +92,14 @@ void declare(CLI::App& app, SpeakerFlags& f) {
   app.set_version_flag("--version", std::string(kVersion));
   app.add_option("--kubeconfig", f.kubeconfig, "how to reach the apiserver; default: the pod's service account");
   app.add_option("--node-name", o.node_name, "name of this machine's Node")->capture_default_str();
-  app.add_option("--pools", o.pools_dir, kPoolsHelp)->required();
+  app.add_option("--pools", o.pools.dir, kPoolsHelp);
+  app.add_option("--pools-namespace", o.pools.ns, kNamespaceHelp);
   app.add_option("--lb-class", o.load_balancer_class, kClassHelp);
   app.add_option("--heartbeat-port", o.heartbeat_port, "UDP port on which speakers hear each other")->check(CLI::Range(1, 65535))->capture_default_str();
   app.add_option("--heartbeat-interval", f.interval, "time between heartbeats")->capture_default_str();
   app.add_option("--dead-after", f.dead_after, "silence after which a node's addresses are taken over")->capture_default_str();
+  app.add_flag("--address-leases", f.address_leases, "tie each address announced on the LAN to a Lease: never two nodes answer, at the price of slower failover and of the API");
+  app.add_option("--address-lease-duration", f.lease_duration, "how long a Lease holds without being renewed")->capture_default_str();
   app.add_option("--bgp-listen-port", o.bgp_listen_port, "TCP port on which routers may open BGP sessions; 0: only this side opens them")->check(CLI::Range(0, 65535))->capture_default_str();
   app.add_option("--lease-namespace", o.lease_namespace, "namespace of the Leases that speakers write")->capture_default_str();
   app.add_option("--metrics-address", f.metrics_address, "where /metrics and /healthz are served; empty: nowhere")->capture_default_str();
@@ -99,9 +110,13 @@ void declare(CLI::App& app, SpeakerFlags& f) {
 Result<> check(SpeakerFlags& f) {
   FL_TRY_CTX(const auto level, log::parse_level(f.log_level), "--log-level");
   log::init({.component = "fairlead-lb-speaker", .level = level, .json = f.log_json});
+  FL_CHECK(f.options.pools.check());
   auto& m = f.options.membership;
   FL_TRY_CTX(m.interval, parse_period(f.interval), "--heartbeat-interval");
   FL_TRY_CTX(m.dead_after, parse_period(f.dead_after), "--dead-after");
+  f.options.address_leases = f.address_leases;
+  FL_TRY_CTX(f.options.address_lease_duration, parse_period(f.lease_duration), "--address-lease-duration");
+  if (f.options.address_lease_duration < std::chrono::seconds(1)) return fail(ErrorCode::invalid_argument, "--address-lease-duration: must be at least 1s");
   if (m.interval.count() < 10) return fail(ErrorCode::invalid_argument, "--heartbeat-interval: must be at least 10ms");
   if (m.dead_after < 3 * m.interval) return fail(ErrorCode::invalid_argument, "--dead-after: must be at least three heartbeat intervals");
   if (f.options.node_name.empty()) return fail(ErrorCode::invalid_argument, "--node-name: is empty, and this machine has no host name");

@@ -39,15 +39,14 @@ bool outcome_unknown(const Error& e) { return e.retryable() || e.code == ErrorCo
 class ControllerImpl final : public Controller, public std::enable_shared_from_this<ControllerImpl> {
  public:
   ControllerImpl(std::shared_ptr<kube::Client> client, ControllerOptions options, metrics::Registry& registry)
-      : options_(std::move(options)), client_(client), registry_(registry), pools_(options_.pools_dir),
+      : options_(std::move(options)), client_(client), registry_(registry), pools_(make_pool_source(client, options_.pools)),
         services_(kube::make_informer<corev1::Service>(client)), namespaces_(kube::make_informer<corev1::Namespace>(client)),
         events_(client, {.component = "fairlead-lb-controller", .host = {}, .limits = {}}),
         queue_(client->executor(), "lb", [this](std::string key) { return reconcile_key(std::move(key)); }),
         timer_(client->executor()), ended_(client->executor()) {}
 
   Result<> start() {
-    FL_CHECK_CTX(pools_.read_first(), "pools");
-    registry_.gauge("metallb_k8s_client_config_loaded_bool", "1: address pools were read").set(1);
+    FL_CHECK_CTX(pools_.start(), "pools");
     services_->on_change([this](const kube::Change<corev1::Service>& c) {
       const auto known = shown_.find(c.key);
       if (known != shown_.end() && (!c.after || version_of(c.after->metadata()) >= known->second.version)) shown_.erase(known);
@@ -67,6 +66,7 @@ class ControllerImpl final : public Controller, public std::enable_shared_from_t
     co_await queue_.stop();
     co_await services_->stop();
     co_await namespaces_->stop();
+    co_await pools_.stop();
     events_.stop();
   }
 
@@ -86,7 +86,10 @@ class ControllerImpl final : public Controller, public std::enable_shared_from_t
   Task<> loop() {
     // Not wait_synced(): the apiserver may be away for long, and a stop must be heard meanwhile.
     const std::chrono::milliseconds poll{20};
-    while (!stopping_ && !(services_->has_synced() && namespaces_->has_synced())) co_await wait(poll);
+    while (!stopping_ && !(services_->has_synced() && namespaces_->has_synced() && pools_.known())) {
+      co_await wait(poll);
+      pools_.look();
+    }
     if (stopping_) co_return;
     take_over();
     queue_.run(options_.workers);
@@ -98,6 +101,7 @@ class ControllerImpl final : public Controller, public std::enable_shared_from_t
         events_told_.clear();
         add_all();
       }
+      tell_of_pools();
       if (SystemClock::get().steady() >= next_repair) {
         repair();
         next_repair = SystemClock::get().steady() + options_.repair_interval;
@@ -239,6 +243,12 @@ class ControllerImpl final : public Controller, public std::enable_shared_from_t
     if (told.empty()) events_told_.erase(key);
   }
 
+  // What is wrong with a custom resource is an Event on it.
+  void tell_of_pools() {
+    for (const auto& [about, d] : pools_.news())
+      events_.event(about, d.refused ? "Warning" : "Normal", d.refused ? "InvalidConfiguration" : "ConfigurationNotice", d.message);
+  }
+
   void wake_waiting() {
     for (const auto& key : waiting_) queue_.add(key);
   }
@@ -253,6 +263,7 @@ class ControllerImpl final : public Controller, public std::enable_shared_from_t
   }
 
   void publish() {
+    registry_.gauge("metallb_k8s_client_config_loaded_bool", "1: address pools were read").set(pools_.known() ? 1 : 0);
     std::set<std::string> now;
     for (const auto& p : pools_.pools().pools) {
       std::uint64_t used = 0;
@@ -267,7 +278,7 @@ class ControllerImpl final : public Controller, public std::enable_shared_from_t
       registry_.remove_gauge("metallb_allocator_addresses_total", {{"pool", name}});
     }
     published_ = std::move(now);
-    registry_.gauge("metallb_k8s_client_config_stale_bool", "1: something of the pools' folder is not in force").set(pools_.stale() ? 1 : 0);
+    registry_.gauge("metallb_k8s_client_config_stale_bool", "1: something of the pools is not in force").set(pools_.stale() ? 1 : 0);
     registry_.gauge("fairlead_lb_services_waiting", "Services that no address could be given").set(static_cast<double>(waiting_.size()));
   }
 

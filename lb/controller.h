@@ -18,12 +18,13 @@
 #include "base/asio.h"
 #include "base/metrics.h"
 #include "kube/client.h"
+#include "lb/pool_source.h"
 #include "lb/reconcile.h"
 
 namespace fairlead::lb {
 
 struct ControllerOptions {
-  std::string pools_dir;
+  PoolLocation pools;
   ReconcileOptions reconcile;
   std::chrono::milliseconds pools_interval{1'000};
   std::chrono::milliseconds repair_interval{180'000};

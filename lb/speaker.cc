@@ -10,6 +10,7 @@
 #include "kube/informer.h"
 #include "lb/bgp/speaker.h"
 #include "lb/l2/announcer.h"
+#include "lb/l2/leases.h"
 #include "lb/facts.h"
 #include "lb/pool_watch.h"
 
@@ -26,17 +27,18 @@ udp::endpoint to_udp(const IpAddress& ip, Port port) { return {net::ip::make_add
 class SpeakerImpl final : public Speaker, public std::enable_shared_from_this<SpeakerImpl> {
  public:
   SpeakerImpl(std::shared_ptr<kube::Client> client, SpeakerOptions options, metrics::Registry& registry)
-      : options_(std::move(options)), registry_(registry), pools_(options_.pools_dir), executor_(client->executor()),
+      : options_(std::move(options)), registry_(registry), pools_(make_pool_source(client, options_.pools)), executor_(client->executor()),
         services_(kube::make_informer<corev1::Service>(client)), nodes_(kube::make_informer<corev1::Node>(client)),
         slices_(kube::make_informer<discoveryv1::EndpointSlice>(client)),
-        events_(client, {.component = "fairlead-lb-speaker", .host = options_.node_name, .limits = {}}), announcer_(executor_),
+        events_(client, {.component = "fairlead-lb-speaker", .host = options_.node_name, .limits = {}}), announcer_(executor_, [this](const IpAddress& ip) { return may_speak(ip); }),
         membership_(options_.membership, now()),
+        leases_(client, {.ns = options_.lease_namespace, .node = options_.node_name, .duration = options_.address_lease_duration}, [this] { look_again(); }),
         bgp_(client, {.node_name = options_.node_name, .listen_port = options_.bgp_listen_port, .lease_namespace = options_.lease_namespace}, registry, events_, references(),
-             [this] { dirty_ = true; }),
+             [this] { look_again(); }),
         socket_(executor_), timer_(executor_), ended_(executor_) {}
 
   Result<> start() {
-    FL_CHECK_CTX(pools_.read_first(), "pools");
+    FL_CHECK_CTX(pools_.start(), "pools");
     FL_TRY(links_, l2::read_links());
     FL_CHECK(open_socket());
     FL_CHECK(bgp_.start());
@@ -60,6 +62,7 @@ class SpeakerImpl final : public Speaker, public std::enable_shared_from_this<Sp
     co_await ended_.wait();
     // First silence, then the word: whoever hears it may take over.
     announcer_.set({}, links_);
+    if (options_.address_leases) co_await leases_.stop();
     const std::chrono::milliseconds pause{5};
     for (int i = 0; i < 3; ++i) {
       send({options_.node_name, true, true});
@@ -71,10 +74,21 @@ class SpeakerImpl final : public Speaker, public std::enable_shared_from_this<Sp
     co_await services_->stop();
     co_await slices_->stop();
     co_await nodes_->stop();
+    co_await pools_.stop();
     events_.stop();
   }
 
  private:
+  // Asked before each frame. A process that was stopped for a while must not answer with what it believed before.
+  bool may_speak(const IpAddress& ip) const {
+    return membership_.fresh(now()) && (!options_.address_leases || leases_.holds(ip, now()));
+  }
+
+  void look_again() {
+    dirty_ = true;
+    timer_.cancel();
+  }
+
   static SteadyTime now() { return SystemClock::get().steady(); }
 
   // Both families; a machine without IPv6 has IPv4 alone.
@@ -169,7 +183,7 @@ class SpeakerImpl final : public Speaker, public std::enable_shared_from_this<Sp
     }
   }
 
-  bool synced() const { return services_->has_synced() && nodes_->has_synced() && slices_->has_synced(); }
+  bool synced() const { return pools_.known() && services_->has_synced() && nodes_->has_synced() && slices_->has_synced(); }
 
   void look() {
     if (pools_.look()) dirty_ = true;
@@ -204,9 +218,19 @@ class SpeakerImpl final : public Speaker, public std::enable_shared_from_this<Sp
       auto facts = service_facts(*s, by_service[s->metadata().namespace_() + "/" + s->metadata().name()], options_.load_balancer_class);
       if (!facts.addresses.empty()) f.services.push_back(std::move(facts));
     });
-    carry_out(l2::plan_announcements(f));
+    auto plan = l2::plan_announcements(f);
+    if (options_.address_leases) keep_leased(plan);
+    carry_out(std::move(plan));
     // Routers are told nothing before everything is known: one that kept our routes over a restart must not drop some of them.
     if (synced()) bgp_.update(std::move(f));
+  }
+
+  // The election says who is to have an address; the Lease, who has it.
+  void keep_leased(l2::Plan& plan) {
+    std::set<IpAddress> elected;
+    for (const auto& [ip, a] : plan) elected.insert(ip);
+    leases_.want(elected);
+    std::erase_if(plan, [&](const auto& entry) { return !leases_.holds(entry.first, now()); });
   }
 
   void carry_out(l2::Plan plan) {
@@ -257,7 +281,7 @@ class SpeakerImpl final : public Speaker, public std::enable_shared_from_this<Sp
     registry_.gauge("metallb_layer2_requests_received", "Questions for addresses that we announce").set(static_cast<double>(s.questions));
     registry_.gauge("metallb_layer2_responses_sent", "Answers to them").set(static_cast<double>(s.answers));
     registry_.gauge("metallb_layer2_gratuitous_sent", "Announcements that nobody asked for").set(static_cast<double>(s.announcements));
-    registry_.gauge("metallb_k8s_client_config_stale_bool", "1: something of the pools' folder is not in force").set(pools_.stale() ? 1 : 0);
+    registry_.gauge("metallb_k8s_client_config_stale_bool", "1: something of the pools is not in force").set(pools_.stale() ? 1 : 0);
     registry_.gauge("fairlead_lb_speakers_alive", "Other nodes' speakers that we hear").set(static_cast<double>(alive_.size()));
     registry_.gauge("fairlead_lb_speaker_sleeps_total", "Times that this speaker found itself stopped for too long").set(static_cast<double>(membership_.sleeps()));
   }
@@ -272,6 +296,7 @@ class SpeakerImpl final : public Speaker, public std::enable_shared_from_this<Sp
   kube::EventRecorder events_;
   l2::Announcer announcer_;
   l2::Membership membership_;
+  l2::AddressLeases leases_;
   bgp::BgpSpeaker bgp_;
   udp::socket socket_;
   bool v6_ = false;

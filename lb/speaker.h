@@ -16,15 +16,18 @@
 #include "base/metrics.h"
 #include "kube/client.h"
 #include "lb/l2/membership.h"
+#include "lb/pool_source.h"
 
 namespace fairlead::lb {
 
 struct SpeakerOptions {
   std::string node_name;
-  std::string pools_dir;
+  PoolLocation pools;
   std::string load_balancer_class;
   Port heartbeat_port = 7473;  // UDP, on all addresses of the node
   l2::MembershipOptions membership;
+  bool address_leases = false;  // each address that is announced on the LAN is tied to a Lease (l2/leases.h)
+  std::chrono::milliseconds address_lease_duration{5'000};
   Port bgp_listen_port = 0;                    // TCP; 0: routers do not open connections to us
   std::string lease_namespace = "kube-system";  // of Leases that the speaker writes
   std::chrono::milliseconds pools_interval{1'000};  // pools and links are looked at again

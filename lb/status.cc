@@ -12,13 +12,14 @@
 #include "kube/proto/coordination/v1.pb.h"
 #include "kube/proto/core/v1/config.pb.h"
 #include "kube/proto/core/v1/service.pb.h"
+#include "lb/pool_source.h"
 
 namespace fairlead::lb {
 namespace {
 
 struct Flags {
   std::string kubeconfig;
-  std::string pools_dir;
+  PoolLocation pools;
   std::string lease_namespace = "kube-system";
   std::string lease_name = "fairlead-lb-controller";
   ReconcileOptions options;
@@ -76,8 +77,9 @@ void read_sessions(const std::vector<coordinationv1::Lease>& leases, std::int64_
 
 Task<Result<StatusFacts>> gather(std::shared_ptr<kube::Client> client, Flags f) {
   StatusFacts facts;
-  FL_CO_TRY(const auto texts, read_pool_dir(f.pools_dir));
-  facts.pools = parse_pools(texts);
+  auto texts = co_await read_pools_once(client, f.pools);
+  if (!texts) co_return fail(std::move(texts).error());
+  facts.pools = parse_pools(*texts);
   const kube::ListOptions all;
   auto services = co_await client->list<corev1::Service>("", all);
   if (!services) co_return fail(std::move(services).error().with("list services"));
@@ -121,7 +123,8 @@ int run_status(int argc, char** argv) {
   Flags f;
   if (const char* env = ::getenv("KUBECONFIG")) f.kubeconfig = env;
   app.add_option("--kubeconfig", f.kubeconfig, "how to reach the apiserver; default: KUBECONFIG, else the pod's service account");
-  app.add_option("--pools", f.pools_dir, "folder with the YAML of the pools")->required();
+  app.add_option("--pools", f.pools.dir, "folder with the YAML of the pools");
+  app.add_option("--pools-namespace", f.pools.ns, "read them from the API instead: the namespace of the custom resources");
   app.add_option("--lb-class", f.options.load_balancer_class, "spec.loadBalancerClass of the Services to show; empty: those without one");
   app.add_option("--leader-elect-resource-namespace", f.lease_namespace, "namespace of the controllers' and speakers' Leases")->capture_default_str();
   app.add_option("--leader-elect-resource-name", f.lease_name, "name of the controllers' Lease")->capture_default_str();
@@ -130,7 +133,8 @@ int run_status(int argc, char** argv) {
   } catch (const CLI::ParseError& e) {
     return app.exit(e) == 0 ? 0 : 2;
   }
-  const auto text = status(f);
+  const auto located = f.pools.check();
+  const auto text = located ? status(f) : Result<std::string>(fail(located.error()));
   if (!text) {
     std::cerr << "fairlead lb status: " << text.error().message << "\n";
     return 1;

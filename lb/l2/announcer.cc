@@ -70,7 +70,7 @@ struct Announcer::Impl : std::enable_shared_from_this<Announcer::Impl> {
     SteadyTime when;
   };
 
-  explicit Impl(net::any_io_executor e) : executor(e), timer(e) {}
+  Impl(net::any_io_executor e, MaySpeak m) : executor(e), timer(e), may_speak(std::move(m)) {}
 
   std::vector<std::string> set(const Plan& wanted, const std::vector<LinkFacts>& all) {
     std::vector<std::string> problems;
@@ -176,7 +176,7 @@ struct Announcer::Impl : std::enable_shared_from_this<Announcer::Impl> {
   void answer(const Question& q, std::uint32_t link) {
     const auto a = plan.find(q.target);
     const auto l = links.find(link);
-    if (a == plan.end() || l == links.end() || !a->second.links.contains(link)) return;
+    if (a == plan.end() || l == links.end() || !a->second.links.contains(link) || !may_speak(q.target)) return;
     ++stats.questions;
     if (send(l->second, q.target, build_answer(q, l->second.facts.mac))) ++stats.answers;
   }
@@ -188,7 +188,7 @@ struct Announcer::Impl : std::enable_shared_from_this<Announcer::Impl> {
 
   void announce(const IpAddress& ip, std::uint32_t link) {
     const auto l = links.find(link);
-    if (l == links.end()) return;
+    if (l == links.end() || !may_speak(ip)) return;
     for (const auto& frame : build_announcement(ip, l->second.facts.mac))
       if (send(l->second, ip, frame)) ++stats.announcements;
   }
@@ -219,13 +219,14 @@ struct Announcer::Impl : std::enable_shared_from_this<Announcer::Impl> {
 
   net::any_io_executor executor;
   net::steady_timer timer;
+  MaySpeak may_speak;
   Plan plan;
   std::map<std::uint32_t, OpenLink> links;
   std::vector<Repeat> repeats;
   AnnouncerStats stats;
 };
 
-Announcer::Announcer(net::any_io_executor executor) : impl_(std::make_shared<Impl>(std::move(executor))) {}
+Announcer::Announcer(net::any_io_executor executor, MaySpeak may_speak) : impl_(std::make_shared<Impl>(std::move(executor), std::move(may_speak))) {}
 
 Announcer::~Announcer() {
   impl_->timer.cancel();

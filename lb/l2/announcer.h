@@ -10,6 +10,7 @@
 // Source: packet(7); the questions and answers are packet.h's.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -27,7 +28,10 @@ struct AnnouncerStats {
 
 class Announcer {
  public:
-  explicit Announcer(net::any_io_executor executor);
+  // may_speak is asked before each frame: a process that was stopped and goes on finds questions in its sockets that are not its
+  // to answer any more, before any timer of it has run.
+  using MaySpeak = std::function<bool(const IpAddress& ip)>;
+  explicit Announcer(net::any_io_executor executor, MaySpeak may_speak = [](const IpAddress&) { return true; });
   ~Announcer();
   Announcer(const Announcer&) = delete;
   Announcer& operator=(const Announcer&) = delete;

@@ -42,6 +42,8 @@ class Membership {
   void heard(const Heartbeat& h, SteadyTime now);
   // To be called every interval, before alive(). A gap of dead_after or more means that we slept.
   void tick(SteadyTime now);
+  // Whether the others still count on us: when the last tick is older, they may have taken over.
+  bool fresh(SteadyTime now) const { return now - last_tick_ < options_.dead_after; }
   bool settled(SteadyTime now) const { return now >= settled_at_; }
   std::set<std::string> alive(SteadyTime now) const;  // others, ready to announce
   std::size_t sleeps() const { return sleeps_; }

@@ -43,9 +43,9 @@ std::string watch_frame(const std::string& type, const Message& object, bool pro
   return out + body;
 }
 
-FakeApiserver::FakeApiserver(net::any_io_executor executor, std::optional<http::TlsOptions> tls)
+FakeApiserver::FakeApiserver(net::any_io_executor executor, std::optional<http::TlsOptions> tls, SocketAddress listen)
     : executor_(std::move(executor)) {
-  options_.listen = {IpAddress::v4(127, 0, 0, 1), 0};
+  options_.listen = listen;
   options_.tls = std::move(tls);
   start();
 }

@@ -20,7 +20,7 @@ namespace fairlead::kube::test {
 
 class FakeApiserver {
  public:
-  explicit FakeApiserver(net::any_io_executor executor, std::optional<http::TlsOptions> tls = {});
+  explicit FakeApiserver(net::any_io_executor executor, std::optional<http::TlsOptions> tls = {}, SocketAddress listen = {IpAddress::v4(127, 0, 0, 1), 0});
   ~FakeApiserver();
 
   std::string url() const;

@@ -26,7 +26,7 @@ class LbController : public testing::Test {
  protected:
   LbController() {
     EXPECT_TRUE(make_dirs(dir_));
-    options_.pools_dir = dir_;
+    options_.pools.dir = dir_;
     options_.pools_interval = std::chrono::milliseconds(10);
   }
   ~LbController() override {
@@ -139,6 +139,35 @@ TEST_F(LbController, NobodysAddressIsTouchedByARestart) {
   EXPECT_EQ(fake_->calls["patch Service"], 1) << "only the new one was written";
 }
 
+// What administrators get wrong while services live: each is said, and cuts nobody off.
+TEST_F(LbController, FaultsAreTold) {
+  const auto shows = [](const char* ip) { return [ip](corev1::Service& s) { s.mutable_status()->mutable_loadbalancer()->add_ingress()->set_ip(ip); }; };
+  // Two services show one address, as after a restore of a backup: the older one has it.
+  put("older", [&](corev1::Service& s) {
+    shows("192.0.2.7")(s);
+    s.mutable_metadata()->mutable_creationtimestamp()->set_seconds(1000);
+  });
+  put("younger", [&](corev1::Service& s) {
+    shows("192.0.2.7")(s);
+    s.mutable_metadata()->mutable_creationtimestamp()->set_seconds(2000);
+  });
+  pools(pool("p", "{addresses: [192.0.2.0/28]}"));
+  start();
+  expect("younger", "192.0.2.0");
+  EXPECT_EQ(shown("older"), "192.0.2.7");
+  EXPECT_TRUE(until([&] { return events().find("younger Warning AddressConflict: ") != std::string::npos; })) << events();
+  // The pool shrinks under both.
+  pools(pool("p", "{addresses: [192.0.2.0-192.0.2.3]}"));
+  EXPECT_TRUE(until([&] { return events().find("older Warning AddressOutsidePools: 192.0.2.7 is in no pool any more") != std::string::npos; })) << events();
+  EXPECT_EQ(shown("older"), "192.0.2.7");
+  // A pool that overlaps another one is not in force; what was there stays.
+  pools(pool("p", "{addresses: [192.0.2.0-192.0.2.3]}") + pool("a", "{addresses: [192.0.2.2-192.0.2.9]}"));
+  EXPECT_TRUE(until([&] { return registry_->text().find("metallb_k8s_client_config_stale_bool 1") != std::string::npos; }));
+  put("next");
+  expect("next", "192.0.2.1");
+  EXPECT_EQ(shown("younger"), "192.0.2.0");
+}
+
 TEST_F(LbController, PoolsForNamespacesFollowTheirLabels) {
   pools(pool("x", "{addresses: [192.0.2.0/30], serviceAllocation: {namespaceSelectors: [{matchLabels: {team: x}}]}}"));
   corev1::Namespace ns;
@@ -153,7 +182,7 @@ TEST_F(LbController, PoolsForNamespacesFollowTheirLabels) {
 }
 
 TEST_F(LbController, WithoutAFolderItDoesNotStart) {
-  options_.pools_dir = dir_ + "/none";
+  options_.pools.dir = dir_ + "/none";
   metrics::Registry registry;
   const auto started = start_controller(fake_, options_, registry);
   ASSERT_FALSE(started);
