@@ -238,7 +238,13 @@ bool is_ours(const ServiceRequest& r, const ReconcileOptions& o) { return r.load
 Decision reconcile(const ServiceRequest& r, const PoolSet& pools, const Allocations& book, const ReconcileOptions& options) {
   if (!is_ours(r, options)) return not_ours(r, pools, book);
   const auto* claim = book.find(r.key);
-  if (!claim) return fresh(r, pools, book);
+  if (!claim) {
+    auto d = fresh(r, pools, book);
+    // It shows an address that somebody else has: it was there later, as after a restored backup or two controllers at once.
+    for (const auto& ip : r.status)
+      if (const auto ok = book.admits(r.key, r.shape, ip); !ok) d.events.insert(d.events.begin(), {true, "AddressConflict", ok.error().message});
+    return d;
+  }
   const auto held = claim->addresses;
   if (const auto ok = still_admitted(r, book, held); !ok) {
     // Its ports or key changed, and now it stands in the way of one that was there first.
