@@ -137,17 +137,28 @@ Result<std::unique_ptr<Containerd>> Containerd::start(bool cni) {
     FL_CHECK(write_file_atomic(out->dir_ + "/cni-conf/10-test.conflist",
                                R"({"cniVersion":"1.0.0","name":"test","plugins":[{"type":"testnet"}]})"));
   }
-  ProcessOptions o;
-  o.argv = {"containerd", "-c", out->dir_ + "/config.toml"};
-  o.stdout_file = o.stderr_file = out->dir_ + "/log";
-  FL_TRY(out->process_, Process::start(o));
-  for (int i = 0; i < 500; ++i) {
-    if (out->ctr({"version"})) break;
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  }
+  FL_CHECK(out->launch());
   for (const char* image : {"demo-1.tar", "demo-2.tar", "pause-1.tar"})
     FL_CHECK(out->ctr({"images", "import", build_dir() + "/images/" + image}));
   return out;
+}
+
+Result<> Containerd::launch() {
+  ProcessOptions o;
+  o.argv = {"containerd", "-c", dir_ + "/config.toml"};
+  o.stdout_file = o.stderr_file = dir_ + "/log";
+  FL_TRY(process_, Process::start(o));
+  for (int i = 0; i < 500; ++i) {
+    if (ctr({"version"})) break;
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  return {};
+}
+
+Result<> Containerd::kill_and_restart() {
+  FL_CHECK(process_.kill(SIGKILL));
+  FL_TRY([[maybe_unused]] const auto status, process_.wait());
+  return launch();
 }
 
 Containerd::~Containerd() {

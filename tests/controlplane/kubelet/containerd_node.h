@@ -29,12 +29,14 @@ class Containerd {
   // Starts it and imports the images that the build made. cni: a small plugin of the test's own gives pods addresses.
   static Result<std::unique_ptr<Containerd>> start(bool cni);
   ~Containerd();
+  Result<> kill_and_restart();   // SIGKILL, as a crash; what it ran goes on without it
   std::string endpoint() const { return "unix://" + dir_ + "/containerd.sock"; }
   const std::string& dir() const { return dir_; }
   Result<std::string> ctr(std::vector<std::string> words) const;  // in the runtime's namespace k8s.io
   pid_t pid() const { return process_.pid(); }
 
  private:
+  Result<> launch();
   std::string dir_;
   Process process_;
 };
