@@ -89,13 +89,18 @@ struct Builder {
     else if (c.ipam.dns) a.dns = *c.ipam.dns;
   }
 
+  LocalhostPorts localhost(bool v4, bool v6) const {
+    const bool any = !c.runtime.port_mappings.empty();
+    return {v4 && any, v6 && any};
+  }
+
   void routed(std::vector<AssignedIp> ips, const std::vector<ResultRoute>& routes) {
     const bool v4 = any_of_family(ips, Family::v4), v6 = any_of_family(ips, Family::v6);
     if (v4 || v6) plan.steps.push_back(EnsureForwarding{v4, v6});
     if (v4) plan.steps.push_back(EnsureHostGateway{routed_gateway(Family::v4)});
     plan.steps.push_back(CreateVeth{.host_name = host_name, .pod_name = r.ifname, .host_mac = derived_mac(owner, "host"), .pod_mac = pod_mac(), .mtu = c.mtu, .bridge = ""});
-    plan.steps.push_back(SetUpHostLink{.name = host_name, .alias = host_link_alias(c.name, owner), .v6_gateway = v6 ? std::optional(routed_gateway(Family::v6)) : std::nullopt,
-                                       .route_localnet = v4 && !c.runtime.port_mappings.empty()});
+    plan.steps.push_back(NameHostLink{host_name, host_link_alias(c.name, owner), v6});
+    const OpenHostLink open{.name = host_name, .v6_gateway = v6 ? std::optional(routed_gateway(Family::v6)) : std::nullopt, .localhost = localhost(v4, v6)};
     AddHostRoutes host{.link = host_name, .pods = {}};
     SetUpPod pod = pod_step();
     std::vector<NatAddress> nat;
@@ -115,8 +120,7 @@ struct Builder {
         x.gateway = routed_gateway(route.destination.family());
         pod.routes.push_back(x);
       }
-    if (!host.pods.empty()) plan.steps.push_back(std::move(host));
-    finish(std::move(pod), std::move(ips), routes, std::move(nat));
+    finish(std::move(pod), open, std::move(host), std::move(ips), routes, std::move(nat));
   }
 
   SetUpPod pod_step() const {
@@ -125,23 +129,24 @@ struct Builder {
 
   // In its VLAN the gateway is on an interface of its own.
   void gateway_on_bridge(EnsureBridge b, std::vector<InterfaceAddress> addresses) {
-    const bool localnet = std::any_of(addresses.begin(), addresses.end(), [](const InterfaceAddress& a) { return a.address.is_v4(); }) && !c.runtime.port_mappings.empty();
+    const auto any = [&](Family f) { return std::any_of(addresses.begin(), addresses.end(), [&](const InterfaceAddress& a) { return a.address.family() == f; }); };
+    const LocalhostPorts ports = localhost(any(Family::v4), false);
     const std::uint16_t vlan = c.bridge.vlan;
     if (vlan == 0) {
       b.addresses = std::move(addresses);
-      b.route_localnet = localnet;
+      b.localhost = ports;
       plan.steps.push_back(std::move(b));
       return;
     }
     EnsureVlanGateway g{.bridge = b.name, .name = vlan_gateway_name(b.name, vlan), .port_name = fmt::format("fv{:013x}", hash(fmt::format("{}.{}", b.name, vlan)) >> 12),
-                        .vlan = vlan, .mac = derived_mac({b.mac.to_string(), std::to_string(vlan)}, "vlan"), .mtu = c.mtu, .route_localnet = localnet, .addresses = std::move(addresses)};
+                        .vlan = vlan, .mac = derived_mac({b.mac.to_string(), std::to_string(vlan)}, "vlan"), .mtu = c.mtu, .localhost = ports, .addresses = std::move(addresses)};
     plan.steps.push_back(std::move(b));
     if (!g.addresses.empty()) plan.steps.push_back(std::move(g));
   }
 
   void bridge(std::vector<AssignedIp> ips, const std::vector<ResultRoute>& routes) {
     EnsureBridge b{.name = c.bridge.name, .mac = {}, .mtu = c.mtu, .vlan_filtering = c.bridge.vlan != 0 || !c.bridge.vlan_trunk.empty(),
-                   .promiscuous = c.bridge.promiscuous, .addresses = {}, .route_localnet = false};
+                   .promiscuous = c.bridge.promiscuous, .addresses = {}, .localhost = {}};
     SetUpPod pod = pod_step();
     // The same on every ADD of this boot, different between nodes.
     b.mac = bridge_mac = derived_mac({c.bridge.name, c.node_id}, "bridge");
@@ -156,7 +161,7 @@ struct Builder {
     if (c.bridge.is_gateway && !ips.empty()) plan.steps.push_back(EnsureForwarding{any_of_family(ips, Family::v4), any_of_family(ips, Family::v6)});
     gateway_on_bridge(std::move(b), std::move(gateways));
     plan.steps.push_back(CreateVeth{.host_name = host_name, .pod_name = r.ifname, .host_mac = derived_mac(owner, "host"), .pod_mac = pod_mac(), .mtu = c.mtu, .bridge = c.bridge.name});
-    plan.steps.push_back(SetUpHostLink{.name = host_name, .alias = host_link_alias(c.name, owner), .v6_gateway = {}});
+    plan.steps.push_back(NameHostLink{host_name, host_link_alias(c.name, owner)});
     // Where iptables sees bridged packets (br_netfilter), a pod that asks for its own host port gets its packet back over its own port.
     const bool hairpin = c.bridge.hairpin || (!c.runtime.port_mappings.empty() && !c.bridge.promiscuous);
     if (hairpin || c.bridge.port_isolation || c.bridge.vlan != 0 || !c.bridge.vlan_trunk.empty() || c.mac_spoof_check) {
@@ -168,14 +173,16 @@ struct Builder {
     }
     for (const auto& route : routes)
       if (any_of_family(ips, route.destination.family())) pod.routes.push_back(pod_route(route, gateway_for(ips, route.destination.family())));
-    finish(std::move(pod), std::move(ips), routes, std::move(nat));
+    finish(std::move(pod), {.name = host_name, .v6_gateway = {}, .localhost = {}}, {}, std::move(ips), routes, std::move(nat));
   }
 
-  void finish(SetUpPod pod, std::vector<AssignedIp> ips, const std::vector<ResultRoute>& routes, std::vector<NatAddress> pods) {
+  void finish(SetUpPod pod, OpenHostLink open, AddHostRoutes host, std::vector<AssignedIp> ips, const std::vector<ResultRoute>& routes, std::vector<NatAddress> pods) {
     if (!c.sysctls.empty()) plan.steps.push_back(SetPodSysctls{r.ifname, c.sysctls});
     if (c.runtime.ingress.rate != 0) plan.steps.push_back(LimitToPod{host_name, c.runtime.ingress});
     if (c.runtime.egress.rate != 0) plan.steps.push_back(LimitFromPod{host_name, ifb_name(owner), c.runtime.egress, c.mtu});
     plan.steps.push_back(std::move(pod));
+    plan.steps.push_back(std::move(open));
+    if (!host.pods.empty()) plan.steps.push_back(std::move(host));
     AwaitCarrier carrier{.links = {host_name}};
     if (c.wiring == Wiring::bridge && c.bridge.is_gateway && !ips.empty())
       carrier.links.push_back(c.bridge.vlan == 0 ? c.bridge.name : vlan_gateway_name(c.bridge.name, c.bridge.vlan));
@@ -204,8 +211,9 @@ struct Printer {
     return fmt::format("veth {} {} -> pod {} {}{}{}", s.host_name, s.host_mac.to_string(), s.pod_name, s.pod_mac.to_string(),
                        s.mtu ? fmt::format(" mtu {}", s.mtu) : "", s.bridge.empty() ? "" : " on " + s.bridge);
   }
-  std::string operator()(const SetUpHostLink& s) const {
-    return fmt::format("host link {} alias \"{}\"{}", s.name, s.alias, s.v6_gateway ? " " + s.v6_gateway->to_string() : "") + (s.route_localnet ? " route-localnet" : "");
+  std::string operator()(const NameHostLink& s) const { return fmt::format("name host link {} \"{}\"{}", s.name, s.alias, s.ipv6 ? "" : " without ipv6"); }
+  std::string operator()(const OpenHostLink& s) const {
+    return fmt::format("open host link {}{}{}", s.name, s.v6_gateway ? " " + s.v6_gateway->to_string() : "", s.localhost.v4 || s.localhost.v6 ? " localhost" : "");
   }
   std::string operator()(const SetBridgePort& s) const {
     return fmt::format("bridge port {}{}{}{}{}{}", s.name, s.port.hairpin.value_or(false) ? " hairpin" : "", s.port.isolated.value_or(false) ? " isolated" : "",
@@ -258,6 +266,10 @@ std::string AttachPlan::to_string() const {
 }
 
 CniResult<AttachPlan> attach_plan(const NetConf& c, const Request& r, const std::vector<AssignedIp>& ips, const std::vector<ResultRoute>& routes) {
+  if (c.wiring == Wiring::bridge)
+    for (std::size_t i = 0; i < c.runtime.port_mappings.size(); ++i)
+      if (const auto& ip = c.runtime.port_mappings[i].host_ip; ip && *ip == *IpAddress::parse("::1"))
+        return cni_fail(Code::unsupported_field, "runtimeConfig: portMappings[{}].hostIP: ::1 is served for \"wiring\": \"routed\" only: the kernel drops the answers of pods on a bridge", i);
   Builder b(c, r);
   const auto wanted = b.wanted_routes(ips, routes);
   if (c.wiring == Wiring::routed)

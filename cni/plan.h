@@ -35,6 +35,12 @@ struct PodRoute {
   bool operator==(const PodRoute&) const = default;
 };
 
+// Loopback addresses of the host on which host ports are served, so that their packets may pass the link.
+struct LocalhostPorts {
+  bool v4 = false, v6 = false;
+  bool operator==(const LocalhostPorts&) const = default;
+};
+
 // Undo of each: see the comment. "None" where the object is shared or goes with another one.
 struct EnsureForwarding {  // undo: none (shared)
   bool v4 = false, v6 = false;
@@ -51,21 +57,28 @@ struct EnsureBridge {  // undo: none (shared)
   bool vlan_filtering = false;
   bool promiscuous = false;
   std::vector<InterfaceAddress> addresses;
-  bool route_localnet = false;
+  LocalhostPorts localhost;
   bool operator==(const EnsureBridge&) const = default;
 };
-struct CreateVeth {  // undo: delete the host end, with it the pod's end and all routes over it
+struct CreateVeth {  // both ends down. Undo: delete the host end, with it the pod's end and all routes over it
   std::string host_name, pod_name;
   netlink::MacAddress host_mac, pod_mac;
   std::uint32_t mtu = 0;
   std::string bridge;      // born as a port of this bridge; empty: none
   bool operator==(const CreateVeth&) const = default;
 };
-struct SetUpHostLink {  // undo: none (goes with the link)
+struct NameHostLink {  // says whose it is. Undo: none (goes with the link)
   std::string name, alias;
+  bool ipv6 = false;       // the host speaks IPv6 over it
+  bool operator==(const NameHostLink&) const = default;
+};
+// Takes the host's end up. After the pod's end: a link that is up without a carrier costs a grace period when the carrier is
+// found missing, and makes a bridge go through all its ports then, and again when the carrier comes.
+struct OpenHostLink {  // undo: none (goes with the link)
+  std::string name;
   std::optional<IpAddress> v6_gateway;
-  bool route_localnet = false;   // packets from 127.0.0.1 may leave over it, for host ports on localhost
-  bool operator==(const SetUpHostLink&) const = default;
+  LocalhostPorts localhost;
+  bool operator==(const OpenHostLink&) const = default;
 };
 // A VLAN's gateway is an interface of its own, one end of a veth whose other end is a port of the bridge in that VLAN.
 struct EnsureVlanGateway {  // undo: none (shared)
@@ -73,7 +86,7 @@ struct EnsureVlanGateway {  // undo: none (shared)
   std::uint16_t vlan = 0;
   netlink::MacAddress mac;
   std::uint32_t mtu = 0;
-  bool route_localnet = false;
+  LocalhostPorts localhost;
   std::vector<InterfaceAddress> addresses;
   bool operator==(const EnsureVlanGateway&) const = default;
 };
@@ -130,7 +143,7 @@ struct AwaitCarrier {
   bool operator==(const AwaitCarrier&) const = default;
 };
 
-using Step = std::variant<EnsureForwarding, EnsureHostGateway, EnsureBridge, EnsureVlanGateway, CreateVeth, SetUpHostLink, SetBridgePort, AddHostRoutes, SetUpPod,
+using Step = std::variant<EnsureForwarding, EnsureHostGateway, EnsureBridge, EnsureVlanGateway, CreateVeth, NameHostLink, OpenHostLink, SetBridgePort, AddHostRoutes, SetUpPod,
                           SetPodSysctls, LimitToPod, LimitFromPod, AddNat, WriteHosts, AwaitCarrier>;
 std::string to_string(const Step& s);
 

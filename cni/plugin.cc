@@ -1,6 +1,7 @@
 #include "cni/plugin.h"
 
 #include <boost/json/serialize.hpp>
+#include <exception>
 
 #include "base/files.h"
 #include "cni/delegate.h"
@@ -97,7 +98,7 @@ CniResult<std::string> run_verb(const Services& s, const Request& r, const NetCo
   return std::string();
 }
 
-Outcome run_plugin(const Services& s, const Environment& environment, std::string_view stdin_text) {
+Outcome run_plugin(const Services& s, const Environment& environment, std::string_view stdin_text) try {
   const auto failed = [&](const CniError& e) { return Outcome{json::serialize(to_json(e, version_for_error(stdin_text))) + "\n", 1}; };
   const auto request = parse_request(environment);
   if (!request) return failed(request.error());
@@ -114,6 +115,9 @@ Outcome run_plugin(const Services& s, const Environment& environment, std::strin
   auto out = run_verb(s, *request, *conf);
   if (!out) return failed(out.error());
   return {std::move(*out), 0};
+} catch (const std::exception& e) {
+  // None of ours throws; no memory or no thread is left, and the runtime still gets an answer it can read.
+  return {json::serialize(to_json({Code::internal, e.what(), ""}, version_for_error(stdin_text))) + "\n", 1};
 }
 
 }  // namespace fairlead::cni

@@ -21,6 +21,12 @@ void put_on(MessageBuilder& m, std::uint16_t type, const std::optional<bool>& v)
   if (v) m.put_u8(type, *v ? 1 : 0);
 }
 
+void put_queues(MessageBuilder& m, const VethKind& k) {
+  if (!k.queues) return;
+  m.put_u32(IFLA_NUM_TX_QUEUES, *k.queues);
+  m.put_u32(IFLA_NUM_RX_QUEUES, *k.queues);
+}
+
 void put_kind(MessageBuilder& m, const VethKind& k) {
   m.put_string(IFLA_INFO_KIND, "veth");
   const auto data = m.nest(IFLA_INFO_DATA, false);
@@ -30,6 +36,7 @@ void put_kind(MessageBuilder& m, const VethKind& k) {
   if (k.peer_mac) put_mac(m, IFLA_ADDRESS, *k.peer_mac);
   if (k.peer_mtu) m.put_u32(IFLA_MTU, *k.peer_mtu);
   if (k.peer_netns_fd) m.put_u32(IFLA_NET_NS_FD, static_cast<std::uint32_t>(*k.peer_netns_fd));
+  put_queues(m, k);
 }
 
 void put_kind(MessageBuilder& m, const BridgeKind& k) {
@@ -134,6 +141,7 @@ Bytes build_create_link(const LinkSpec& s) {
   if (s.tx_queue_len) m.put_u32(IFLA_TXQLEN, *s.tx_queue_len);
   if (s.netns_fd) m.put_u32(IFLA_NET_NS_FD, static_cast<std::uint32_t>(*s.netns_fd));
   if (const auto* vlan = std::get_if<VlanKind>(&s.kind)) m.put_u32(IFLA_LINK, vlan->parent);
+  if (const auto* veth = std::get_if<VethKind>(&s.kind)) put_queues(m, *veth);
   {
     const auto info = m.nest(IFLA_LINKINFO, false);
     std::visit([&](const auto& k) { put_kind(m, k); }, s.kind);

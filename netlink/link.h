@@ -33,6 +33,9 @@ struct VethKind {
   std::optional<int> peer_netns_fd;  // the peer is born there: no moment at which it is visible here. It is born down
   std::optional<MacAddress> peer_mac;
   std::optional<std::uint32_t> peer_mtu;
+  // Of each end. Unset: the kernel makes one per processor and then takes all but one out of use, which costs a grace period
+  // (Linux 5.17 and later).
+  std::optional<std::uint32_t> queues;
 };
 struct BridgeKind {
   std::optional<bool> vlan_filtering;

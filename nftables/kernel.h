@@ -36,6 +36,8 @@ class Kernel {
   virtual Result<std::optional<Element>> find(Family family, std::string_view table, const Set& set, const Element& key) = 0;
   // Grows with every committed transaction in this network namespace, whoever made it.
   virtual Result<std::uint32_t> generation() = 0;
+  // Of the connection; -1: there is none. Closing the last copy of it after a removal waits for the kernel's grace periods.
+  virtual int descriptor() const { return -1; }
   // Calls `handler` whenever somebody else changes a table of that name. An empty handler ends it.
   virtual Result<> watch(std::string table, std::function<void()> handler) = 0;
 };

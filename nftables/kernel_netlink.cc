@@ -180,6 +180,8 @@ class NetlinkKernel final : public Kernel {
     return done;
   }
 
+  int descriptor() const override { return socket_.fd(); }
+
   Result<CommitReport> send_batch(const Batch& batch) {
     CommitReport report;
     for (int attempt = 0;; ++attempt) {

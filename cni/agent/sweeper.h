@@ -1,8 +1,14 @@
-// The agent's side of sweep.h: a thread that answers the plugins and deletes what they have set aside, many at a time.
+// The agent's side of sweep.h: one thread answers the plugins at once, another one deletes what they have set aside, many at
+// a time, for that takes the kernel tens of milliseconds. What the plugins gave it is closed a second later, when the kernel is through
+// with it and the closing costs nothing.
 // Network namespace: that of the thread that calls start(), for its life. The destructor deletes what was promised first.
 #pragma once
 
+#include <chrono>
+#include <condition_variable>
+#include <deque>
 #include <memory>
+#include <mutex>
 #include <thread>
 
 #include "base/fd.h"
@@ -21,12 +27,20 @@ class LinkSweeper {
 
  private:
   LinkSweeper(Fd listener, Fd stop, netlink::RtSocket rt);
-  void run();
-  bool answer_one();  // whether somebody was promised a deletion
+  void answer();
+  void answer_one();
   void sweep();
   Fd listener_, stop_;
-  netlink::RtSocket rt_;
-  std::thread thread_;
+  netlink::RtSocket rt_;   // of the sweeping thread
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool promised_ = true, stopping_ = false;
+  struct Held {
+    Fd connection;
+    std::chrono::steady_clock::time_point until;
+  };
+  std::deque<Held> held_;
+  std::thread answering_, sweeping_;
 };
 
 }  // namespace fairlead::cni

@@ -19,6 +19,8 @@ class Nat {
   // Ports only while they lead to this pod: by now they may belong to somebody else. Nothing there is no error.
   CniResult<> remove(const PodNat& nat);
   CniResult<bool> present(const PodNat& nat);  // all of it
+  // Of the connection. The kernel makes whoever closes the last copy of it after remove() wait for grace periods.
+  int descriptor() const { return kernel_->descriptor(); }
 
  private:
   CniResult<> add_family(Family f, const NatElements& e);

@@ -164,9 +164,9 @@ std::string tcp_exchange(const NetNs& client, const IpAddress& ip, std::uint16_t
   return ip_of(from).to_string();
 }
 
-UdpFlow::UdpFlow(const NetNs& client, const IpAddress& ip, std::uint16_t port) {
+UdpFlow::UdpFlow(const NetNs& client, const IpAddress& ip, std::uint16_t port, int wait_ms) {
   const Socket to = socket_address(ip, port);
-  socket_ = socket_in(client, to.address.ss_family, SOCK_DGRAM, 300);
+  socket_ = socket_in(client, to.address.ss_family, SOCK_DGRAM, wait_ms);
   EXPECT_EQ(::connect(socket_.get(), reinterpret_cast<const sockaddr*>(&to.address), to.length), 0);
 }
 

@@ -42,8 +42,8 @@ std::string tcp_exchange(const netlink::NetNs& client, const IpAddress& ip, std:
 // A UDP client that keeps its source port, and what it gets back from whom.
 class UdpFlow {
  public:
-  UdpFlow(const netlink::NetNs& client, const IpAddress& ip, std::uint16_t port);
-  // Sends once and returns the answer's text, "nothing" after a short while.
+  UdpFlow(const netlink::NetNs& client, const IpAddress& ip, std::uint16_t port, int wait_ms = 300);
+  // Sends once and returns the answer's text, "nothing" after the wait.
   std::string ask();
 
  private:

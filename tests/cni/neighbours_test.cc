@@ -14,8 +14,10 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <stdexcept>
 #include <thread>
 
+#include "cni/nat/nat.h"
 #include "netlink/rt_socket.h"
 #include "netlink/sysctl.h"
 #include "tests/cni/harness.h"
@@ -258,6 +260,41 @@ TEST_F(Neighbours, InAChain) {
   }
 }
 
+// The real kernel up to the step that needs nftables.
+class WithoutNftables final : public Kernel {
+ public:
+  explicit WithoutNftables(std::unique_ptr<Kernel> inner) : inner_(std::move(inner)) {}
+  CniResult<> apply(const Step& s) override {
+    if (!std::holds_alternative<AddNat>(s)) return inner_->apply(s);
+    return Nat(std::make_unique<Refusing>()).add(std::get<AddNat>(s).nat);
+  }
+  CniResult<> undo(const Step& s) override { return inner_->undo(s); }
+  CniResult<> settle() override { return inner_->settle(); }
+  CniResult<Observed> observe(const std::string& a, const std::string& b) override { return inner_->observe(a, b); }
+  CniResult<bool> nat_present(const PodNat& n) override { return inner_->nat_present(n); }
+  CniResult<std::vector<netlink::Link>> host_links() override { return inner_->host_links(); }
+  CniResult<> set_loopback(bool up) override { return inner_->set_loopback(up); }
+  CniResult<bool> loopback_up() override { return inner_->loopback_up(); }
+
+ private:
+  struct Refusing final : nftables::Kernel {
+    static tl::unexpected<Error> no() { return fail_errno(EOPNOTSUPP, "nf_tables"); }
+    Result<nftables::CommitReport> commit(const nftables::Batch&) override { return no(); }
+    Result<std::optional<nftables::Table>> list(Family, std::string_view) override { return no(); }
+    Result<std::vector<nftables::CountedElement>> elements(Family, std::string_view, const nftables::Set&) override { return no(); }
+    Result<std::optional<nftables::Element>> find(Family, std::string_view, const nftables::Set&, const nftables::Element&) override { return no(); }
+    Result<std::uint32_t> generation() override { return no(); }
+    Result<> watch(std::string, std::function<void()>) override { return no(); }
+  };
+  std::unique_ptr<Kernel> inner_;
+};
+
+CniResult<std::unique_ptr<Kernel>> without_nftables(const std::string& netns) {
+  auto inner = open_kernel(netns);
+  if (!inner) return cni_fail(inner.error());
+  return std::make_unique<WithoutNftables>(std::move(*inner));
+}
+
 // Each code by the mistake that makes it, and nothing is left of any.
 TEST_F(Neighbours, EveryErrorCode) {
   const std::string ipam = fmt::format(R"("ipam":{{"ranges":[[{{"subnet":"10.90.0.0/30"}}]],"dataDir":"{}"}})", folder_);
@@ -267,6 +304,10 @@ TEST_F(Neighbours, EveryErrorCode) {
   ASSERT_EQ(call("holder", &holder, conf(port)).run("ADD").exit_code, 0);
   const std::string before = leftovers(*host_, folder_, "codes", "/nowhere");
   const std::string roomy = fmt::format(R"({{"cniVersion":"1.1.0","name":"codes","type":"fairlead-cni","ipam":{{"ranges":[[{{"subnet":"10.91.0.0/24"}}]],"dataDir":"{}"}})", folder_);
+  const std::string free_port = R"("runtimeConfig":{"portMappings":[{"hostPort":98,"containerPort":98}]})";
+  std::filesystem::create_directories(folder_ + "/bin");
+  std::ofstream(folder_ + "/bin/odd") << "#!/bin/sh\ncat > /dev/null\necho rubbish\n";
+  ::chmod((folder_ + "/bin/odd").c_str(), 0755);
   struct Row {
     int code;
     std::string verb, conf, ifname, netns, says;
@@ -287,9 +328,16 @@ TEST_F(Neighbours, EveryErrorCode) {
            Row{101, "ADD", conf(""), "eth0", path_of(holder), "holder"},
            Row{102, "ADD", conf(""), "eth0", ns, "no free address"},
            Row{103, "CHECK", roomy + R"(,"prevResult":{"interfaces":[],"ips":[]}})", "eth0", ns, "leases"},
+           Row{104, "ADD", fmt::format(R"({{"cniVersion":"1.1.0","name":"codes","type":"fairlead-cni","dataDir":"{}","ipam":{{"type":"odd"}}}})", folder_), "eth0", ns, "odd"},
+           Row{105, "ADD", roomy + "," + free_port + "}", "eth0", ns, "nftables"},
            Row{106, "ADD", roomy + "," + port + "}", "eth0", ns, "host port"},
+           Row{999, "ADD", roomy + "}", "eth0", ns, "out of ideas"},
        }) {
     PluginCall c = call(r.code == 101 ? "holder" : "pod", nullptr, r.conf);
+    if (r.code == 104) c.path = folder_ + "/bin";
+    // What this machine cannot be made to do: a kernel without a feature, a mistake of our own.
+    if (r.code == 105) c.services.open_kernel = [](const std::string& netns) { return without_nftables(netns); };
+    if (r.code == 999) c.services.open_kernel = [](const std::string&) -> CniResult<std::unique_ptr<Kernel>> { throw std::runtime_error("out of ideas"); };
     c.ifname = r.ifname;
     c.netns = r.netns;
     const Outcome o = c.run(r.verb);

@@ -26,9 +26,10 @@ TEST(Plan, RoutedDualStack) {
             "forwarding ipv4 ipv6\n"
             "host gateway 169.254.1.1 on lo\n"
             "veth " + name + " " + derived_mac({"c1", "eth0"}, "host").to_string() + " -> pod eth0 " + derived_mac({"c1", "eth0"}, "pod").to_string() + " mtu 1400\n"
-            "host link " + name + " alias \"fairlead-cni pods eth0 c1\" fe80::1\n"
-            "host routes over " + name + " 10.244.1.5 fd00::5\n"
+            "name host link " + name + " \"fairlead-cni pods eth0 c1\"\n"
             "pod link eth0 10.244.1.5/32 fd00::5/128, 169.254.1.1/32, 0.0.0.0/0 via 169.254.1.1, ::/0 via fe80::1\n"
+            "open host link " + name + " fe80::1\n"
+            "host routes over " + name + " 10.244.1.5 fd00::5\n"
             "await carrier " + name + "\n");
   EXPECT_EQ(plan->attachment.ips[0].address.to_string(), "10.244.1.5/32");
   EXPECT_EQ(plan->attachment.ips[1].interface, 1u);
@@ -39,10 +40,25 @@ TEST(Plan, BridgeWithEverything) {
                                 request(), {v4()}, {{.destination = *Prefix::parse("10.0.0.0/8"), .gateway = *IpAddress::parse("10.244.1.9"), .mtu = {}, .advmss = {}, .priority = {}, .table = {}, .scope = {}}});
   ASSERT_TRUE(plan);
   const std::string text = plan->to_string();
-  for (const char* part : {"bridge br9 vlan-filtering\n", "vlan gateway br9.7 on br9 vlan 7 10.244.1.1/24\n", "await carrier fl", " br9.7\n", " on br9\n", "bridge port fl", " hairpin isolated vlan 7\n", "1 pod sysctls\n",
+  for (const char* part : {"bridge br9 vlan-filtering\n", "vlan gateway br9.7 on br9 vlan 7 10.244.1.1/24\n", "await carrier fl", " br9.7\n", " on br9\n", "bridge port fl", " hairpin isolated vlan 7\n", "1 pod sysctls\n", " without ipv6\n", "open host link fl",
                            "pod link eth0 10.244.1.5/24, 10.0.0.0/8 via 10.244.1.9, 0.0.0.0/0 via 10.244.1.1\n"})
     EXPECT_NE(text.find(part), std::string::npos) << part << "\nin\n" << text;
   EXPECT_EQ(plan->attachment.ips[0].interface, 2u);
+}
+
+TEST(Plan, HostPortsOpenTheLocalhostsOfTheirFamilies) {
+  const auto localhost = [](const std::vector<AssignedIp>& ips, const std::string& more) {
+    const auto plan = attach_plan(conf(more), request(), ips, {});
+    EXPECT_TRUE(plan);
+    for (const Step& s : plan->steps)
+      if (const auto* open = std::get_if<OpenHostLink>(&s)) return open->localhost;
+    return LocalhostPorts{};
+  };
+  const std::string ports = R"(,"runtimeConfig":{"portMappings":[{"hostPort":80,"containerPort":80}]})";
+  EXPECT_EQ(localhost({v4(), v6()}, ports), (LocalhostPorts{true, true}));
+  EXPECT_EQ(localhost({v4()}, ports), (LocalhostPorts{true, false}));
+  EXPECT_EQ(localhost({v6()}, ports), (LocalhostPorts{false, true}));
+  EXPECT_EQ(localhost({v4(), v6()}, ""), LocalhostPorts{});
 }
 
 TEST(Plan, ChainedBehindAnotherPlugin) {

@@ -1,9 +1,12 @@
 // Links whose deletion was handed over, and what becomes of them when the one who promised dies.
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <array>
 #include <filesystem>
 #include <thread>
 
@@ -91,6 +94,38 @@ TEST_F(Sweep, WhatADeadAgentPromisedTheNextOneDoes) {
   EXPECT_EQ(call("b", &b).run("DEL").exit_code, 0);
   EXPECT_FALSE(*rt_->find_link(link_of("b")));
   EXPECT_FALSE(*rt_->find_link(link_of("c")));
+}
+
+// A connection that is costly to close: the plugin gives it away and goes; the agent has it for a while.
+TEST_F(Sweep, WhatIsGivenIsClosedLater) {
+  const auto sweeper = start();
+  int ends[2];
+  ASSERT_EQ(::pipe2(ends, O_CLOEXEC | O_NONBLOCK), 0);
+  const Fd reader(ends[0]);
+  {
+    const Fd given(ends[1]);
+    EXPECT_TRUE(netlink::run_in_netns(host_->fd(), [&] { EXPECT_TRUE(ask_sweeper(std::array{given.get()})); }));
+  }
+  char c = 0;
+  EXPECT_EQ(::read(reader.get(), &c, 1), -1) << "somebody holds the other end";
+  pollfd p{reader.get(), POLLIN, 0};
+  EXPECT_EQ(::poll(&p, 1, 20'000), 1);
+  EXPECT_EQ(::read(reader.get(), &c, 1), 0) << "and then nobody";
+}
+
+// Host ports are taken out over such a connection.
+TEST_F(Sweep, HostPortsGoWithTheAgentToo) {
+  const auto sweeper = start();
+  const NetNs a = *NetNs::create();
+  PluginCall add = call("a", &a);
+  add.conf.pop_back();
+  add.conf += R"(,"runtimeConfig":{"portMappings":[{"hostPort":8080,"containerPort":80}]}})";
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_EQ(add.run("ADD").exit_code, 0);
+    EXPECT_EQ(call("a", nullptr).run("DEL").exit_code, 0);
+  }
+  EXPECT_TRUE(gone_soon("a"));
+  EXPECT_EQ(leftovers(*host_, folder_, "pods", "/nowhere"), "");
 }
 
 TEST_F(Sweep, OneAgentPerNamespace) {

@@ -2,9 +2,11 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
 #include <filesystem>
 #include <fmt/ranges.h>
+#include <thread>
 
 #include "base/files.h"
 #include "cni/agent/agent.h"
@@ -142,6 +144,70 @@ TEST_F(Lan, NodesComeMoveAndGo) {
   nodes_.pop_back();
   settle();
   EXPECT_EQ(nodes_[0]->rt.routes({.family = Family::v4, .protocol = netlink::kNodeRouteProtocol})->size(), 2u);
+}
+
+// Question and answer between two pods without a pause. An answer that is late (a busy machine) is none that is lost.
+class Flow {
+ public:
+  Flow(const NetNs& client, const NetNs& server, const IpAddress& ip) : server_(server, ip, 9100, "pod"), asker_(client, ip, 9100, 20'000) {
+    thread_ = std::thread([this] {
+      while (!stop_) ++(asker_.ask() == "pod" ? answered_ : lost_);
+    });
+  }
+  ~Flow() {
+    stop_ = true;
+    thread_.join();
+  }
+  int lost() const { return lost_; }
+  // Several more questions, answered or lost.
+  void go_on() {
+    const int before = answered_ + lost_;
+    while (answered_ + lost_ < before + 10) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+
+ private:
+  UdpServer server_;
+  UdpFlow asker_;
+  std::atomic<int> answered_{0}, lost_{0};
+  std::atomic<bool> stop_{false};
+  std::thread thread_;
+};
+
+TEST_F(Lan, TheFlowsOfOtherNodesGoOn) {
+  for (const Backend backend : {Backend::host_gw, Backend::vxlan}) {
+    SCOPED_TRACE(backend == Backend::vxlan ? "vxlan" : "host-gw");
+    options_.network.backend = backend;
+    nodes_.clear();
+    // Others than in the round before: namespaces go in the background.
+    const int first = backend == Backend::vxlan ? 11 : 1;
+    for (int n : {first, first + 1}) add_node(n);
+    settle();
+    for (const auto& n : nodes_) add_pod(*n);
+    Flow there(*nodes_[0]->pod, *nodes_[1]->pod, *nodes_[1]->pod_ip), back(*nodes_[1]->pod, *nodes_[0]->pod, *nodes_[0]->pod_ip);
+    const auto undisturbed = [&](const char* what) {
+      there.go_on();
+      back.go_on();
+      EXPECT_EQ(there.lost() + back.lost(), 0) << what;
+    };
+    undisturbed("at rest");
+    add_node(first + 2);
+    settle();
+    undisturbed("a node has come");
+    nodes_[2]->facts.pod_cidrs = {*Prefix::parse(fmt::format("10.244.{}.0/24", first + 100))};
+    settle();
+    undisturbed("its pods have other addresses");
+    const auto eth0 = nodes_[2]->rt.link("eth0")->index;
+    ASSERT_TRUE(nodes_[2]->rt.add_address({.link = eth0, .ip = *InterfaceAddress::parse(fmt::format("192.168.77.{}/24", first + 100))}));
+    nodes_[2]->facts.ips = {*IpAddress::parse(fmt::format("192.168.77.{}", first + 100))};
+    settle();
+    undisturbed("it has another address");
+    // Every pass is one of an agent that has just started: nothing is remembered between them (agent.h).
+    for (const auto& n : nodes_) EXPECT_EQ(pass(*n).changes, 0u);
+    undisturbed("agents were started again");
+    nodes_.pop_back();
+    settle();
+    undisturbed("it has gone");
+  }
 }
 
 TEST_F(Lan, RoutesOfOthersAreNotTouched) {
