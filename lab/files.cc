@@ -55,6 +55,7 @@ Result<> write_node(const Author& a, const Node& n) {
   FL_CHECK(a.kubeconfig(n.dir + "/kubelet.kubeconfig", "system:node:" + n.name, {"system:nodes"}));
   FL_CHECK(a.kubeconfig(n.dir + "/proxy.kubeconfig", "system:kube-proxy", {"system:node-proxier"}));
   FL_CHECK(a.kubeconfig(n.dir + "/lb.kubeconfig", "system:fairlead-lb:" + n.name, {"system:fairlead-lb"}));
+  FL_CHECK(a.kubeconfig(n.dir + "/ingress.kubeconfig", "system:fairlead-ingress:" + n.name, {"system:fairlead-ingress"}));
   return a.kubeconfig(n.dir + "/cni-agent.kubeconfig", "system:fairlead-cni-agent", {"system:fairlead-cni-agents"});
 }
 

@@ -8,6 +8,7 @@
 #include "kube/api.h"
 #include "kube/client.h"
 #include "kube/proto/core/v1/node.pb.h"
+#include "kube/proto/networking/v1.pb.h"
 #include "lab/state.h"
 
 namespace fairlead::lab {
@@ -37,11 +38,22 @@ class Watcher {
  public:
   explicit Watcher(const Plan& plan) : plan_(plan) {}
 
+  Result<> connect() {
+    if (client_) return {};
+    FL_TRY(const auto config, kube::load_kubeconfig(plan_.admin_kubeconfig()));
+    FL_TRY(client_, kube::make_client(io_.get_executor(), config, "fairlead-lab"));
+    return {};
+  }
+
+  Result<> create(networkingv1::IngressClass object, std::chrono::milliseconds timeout) {
+    FL_CHECK(connect());
+    const auto made = run_now(io_, client_->create(std::move(object)), timeout);
+    if (!made && made.error().code != ErrorCode::already_exists) return fail(made.error());
+    return {};
+  }
+
   Result<ClusterView> look(std::chrono::milliseconds timeout) {
-    if (!client_) {
-      FL_TRY(const auto config, kube::load_kubeconfig(plan_.admin_kubeconfig()));
-      FL_TRY(client_, kube::make_client(io_.get_executor(), config, "fairlead-lab"));
-    }
+    FL_CHECK(connect());
     FL_TRY(const auto nodes, run_now(io_, client_->list<corev1::Node>(""), timeout));
     ClusterView v;
     for (const auto& n : nodes) v.ready[n.metadata().name()] = is_ready(n);
@@ -72,6 +84,15 @@ std::string diagnosis(const Plan& plan, const ClusterView& view) {
 }  // namespace
 
 Result<ClusterView> look(const Plan& plan, std::chrono::milliseconds timeout) { return Watcher(plan).look(timeout); }
+
+Result<> install_ingress_class(const Plan& plan, std::chrono::milliseconds timeout) {
+  networkingv1::IngressClass c;
+  c.mutable_metadata()->set_name("fairlead");
+  (*c.mutable_metadata()->mutable_annotations())["ingressclass.kubernetes.io/is-default-class"] = "true";
+  c.mutable_spec()->set_controller("fairlead.dev/ingress");
+  FL_CHECK_CTX(Watcher(plan).create(std::move(c), timeout), "create IngressClass fairlead");
+  return {};
+}
 
 Result<> wait_ready(const Plan& plan, std::chrono::milliseconds timeout, const Progress& progress) {
   const auto start = SystemClock::get().steady();

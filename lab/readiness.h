@@ -1,4 +1,5 @@
-// Looks at the lab's cluster through its API, as any client would: does it answer, which nodes are Ready.
+// The lab's cluster through its API, as any client sees it: does it answer, which nodes are Ready; and the objects that a lab
+// starts with.
 #pragma once
 
 #include <chrono>
@@ -16,6 +17,9 @@ struct ClusterView {
 };
 // One look, within the timeout.
 Result<ClusterView> look(const Plan& plan, std::chrono::milliseconds timeout);
+
+// Makes IngressClass "fairlead", the default one, served by the router on every node.
+Result<> install_ingress_class(const Plan& plan, std::chrono::milliseconds timeout);
 
 struct Progress {
   std::function<void(const std::string& line)> say;

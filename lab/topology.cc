@@ -70,6 +70,18 @@ static Component lb_controller(const Plan& p, const Node& n) {
            "--log-level", p.options.log_level}};
 }
 
+// Ports 80 and 443 of every node; an Ingress is reached at all of them, and each router says so.
+static Component ingress(const Plan& p, const Node& n) {
+  Component c{"ingress",
+              {p.options.bin_dir + "/fairlead", "ingress", "--kubeconfig", n.dir + "/ingress.kubeconfig", "--threads", "1",
+               "--access-log", "off", "--log-level", p.options.log_level}};
+  for (unsigned i = 0; i <= p.options.workers; ++i) {
+    c.argv.push_back("--publish-status-address");
+    c.argv.push_back(p.api_ip.plus(i).to_string());
+  }
+  return c;
+}
+
 static std::vector<Component> agents(const Plan& p, const Node& n) {
   const auto& o = p.options;
   const auto socket = n.dir + "/containerd.sock";
@@ -90,6 +102,7 @@ static std::vector<Component> agents(const Plan& p, const Node& n) {
                          "--proxy-mode", "nftables", "--cluster-cidr", o.pod_cidr.to_string(), "--log-level", o.log_level}});
   c.push_back({"lb-speaker", {fairlead, "lb", "speaker", "--kubeconfig", n.dir + "/lb.kubeconfig", "--node-name", n.name,
                               "--pools", p.pools_dir(), "--log-level", o.log_level}});
+  c.push_back(ingress(p, n));
   c.push_back({"images", {fairlead, "lab-images", "--containerd", socket, "--images", o.images_dir}, true});
   return c;
 }

@@ -131,6 +131,7 @@ Result<int> create(const Options& options, std::chrono::seconds timeout) {
     return fail(std::move(r).error().with("the lab did not come up (look at {}/nodes/*/logs, remove it with fairlead down)", options.state_dir));
   }
   FL_CHECK(copy_kubeconfig(plan));
+  FL_CHECK(install_ingress_class(plan, std::chrono::seconds(10)));
   undo.dismiss();
   summary(plan, std::chrono::duration<double>(SystemClock::get().steady() - start).count());
   return 0;

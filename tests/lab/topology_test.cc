@@ -47,7 +47,7 @@ TEST(Plan, OnlyTheControlPlaneNodeRunsTheControlPlaneAndIsTainted) {
         for (const auto& a : c.argv) kubelet += a + " ";
     }
     EXPECT_EQ(std::count(names.begin(), names.end(), "control-plane"), n.control_plane ? 1 : 0);
-    EXPECT_THAT(names, testing::IsSupersetOf({"containerd", "kubelet", "proxy", "cni-agent", "lb-speaker", "images"}));
+    EXPECT_THAT(names, testing::IsSupersetOf({"containerd", "kubelet", "proxy", "cni-agent", "lb-speaker", "ingress", "images"}));
     EXPECT_EQ(kubelet.find("NoSchedule") != std::string::npos, n.control_plane);
   }
 }

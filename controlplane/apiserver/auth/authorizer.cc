@@ -75,6 +75,14 @@ const std::vector<Role>& roles() {
                  {kRead, {"discovery.k8s.io"}, {"endpointslices"}},
                  {kEventWrites, kEventGroups, {"events"}},
                  {kLease, {"coordination.k8s.io"}, {"leases"}, "kube-system"}}},
+      // The ingress router reads the secrets that Ingresses name, one by one; a list of all is a list of a namespace's or a
+      // cluster's, so the verb cannot be narrowed down here.
+      {.subject = "system:fairlead-ingress",
+       .rules = {{kRead, {""}, {"services", "secrets"}},
+                 {kRead, {"discovery.k8s.io"}, {"endpointslices"}},
+                 {kRead, {"networking.k8s.io"}, {"ingresses", "ingressclasses"}},
+                 {{"patch"}, {"networking.k8s.io"}, {"ingresses/status"}},
+                 {kEventWrites, kEventGroups, {"events"}}}},
       {.subject = "system:kube-scheduler",
        .is_user = true,
        .rules = {{kRead, {""}, {"nodes", "namespaces", "services", "replicationcontrollers", "persistentvolumes", "persistentvolumeclaims"}},
