@@ -299,6 +299,13 @@ struct Compiler::Impl {
     return best && options.controllers.contains(best->spec().controller());
   }
 
+  // A class of ours may point at parameters; there are none that we know.
+  void check_classes(Run& run) const {
+    for (const auto& [name, c] : run.objects.classes)
+      if (options.controllers.contains(c->spec().controller()) && c->spec().has_parameters())
+        run.out.diagnostics.push_back({Severity::warning, "IngressClass " + name, "spec.parameters", "ParametersRefused", "refused by design: the router is configured by its flags; they have no effect"});
+  }
+
   void parse_all(Run& run) {
     for (auto it = parsed.begin(); it != parsed.end();) it = run.objects.ingresses.contains(it->first) ? std::next(it) : parsed.erase(it);
     for (const auto& [key, object] : run.objects.ingresses) {
@@ -770,6 +777,7 @@ struct Compiler::Impl {
     table->generation = generation;
     Run run{objects, out, *table, {}, {}};
     index_slices(run);
+    check_classes(run);
     parse_all(run);
     find_regex_hosts(run);
     for (const auto& p : run.ours)

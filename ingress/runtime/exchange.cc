@@ -16,6 +16,8 @@
 namespace fairlead::ingress {
 namespace {
 
+constexpr unsigned kMostInformational = 16;  // answers with 1xx to one request
+
 bool idempotent(std::string_view method) {
   return method == "GET" || method == "HEAD" || method == "OPTIONS" || method == "PUT" || method == "DELETE";
 }
@@ -66,7 +68,7 @@ void Exchange::reset() {
   backend_ = nullptr;
   fresh_connection_ = false;
   avoid_.clear();
-  tries_ = 0;
+  tries_ = informational_ = 0;
   pinned_ = false;
   limit_key_ = 0;
   status_ = 0;
@@ -136,7 +138,7 @@ void Exchange::route() {
     return reply({301, {{"Location", fmt::format("{}://{}{}/{}", https_ ? "https" : "http", request_.authority, request_.path, query)}}, "301 Moved Permanently\n"}, "only the path with a slash is routed");
   }
   route_ = match.route;
-  if (match.host && match.host->client_auth() && !own_ && !check_client(*match.host->client_auth())) return;
+  if (match.host && match.host->client_auth() && !check_client(*match.host->client_auth())) return;
   if (!match.route) return reply_status(404, "no rule matches");
   target_ = &route_->target;
   const auto& policy = *route_->target.policy;
@@ -188,7 +190,7 @@ void Exchange::on_verdict(AuthVerdict verdict) {
   asking_ = nullptr;
   if (finished_) return;
   const auto& auth = route_->target.policy->external_auth;
-  if (const auto seconds = auth_cache_seconds(auth, verdict.status); seconds > 0 && !verdict_key_.empty()) worker_.remember_verdict(verdict_key_, verdict, seconds);
+  if (const auto seconds = auth_cache_seconds(auth, verdict.status); seconds > 0 && !verdict_key_.empty() && verdict.cookies.empty()) worker_.remember_verdict(verdict_key_, verdict, seconds);
   auth_cookies_ = std::move(verdict.cookies);
   if (!verdict.allowed()) {
     const bool fault = verdict.status == 503;
@@ -483,6 +485,12 @@ void Exchange::client_gone() {
 }
 
 void Exchange::on_informational() {
+  if (++informational_ > kMostInformational) {
+    note_ = "the backend tells more ahead of its answer than anybody needs";
+    detach_backend();
+    target_->upstream->stats->of(worker_.number()).failures.add();
+    return reply_status(502, note_);
+  }
   if (!request_.http10) client_->send_informational(response_);
 }
 

@@ -172,7 +172,7 @@ class Exchange {
   BackendStream* backend_ = nullptr;
   bool fresh_connection_ = true;
   std::vector<std::uint64_t> avoid_;
-  unsigned tries_ = 0;
+  unsigned tries_ = 0, informational_ = 0;
   bool pinned_ = false;
   std::uint64_t limit_key_ = 0;  // concurrent requests are counted there; 0: not
 

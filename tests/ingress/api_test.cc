@@ -46,6 +46,7 @@ spec: {controller: fairlead.dev/ingress}
     for (const auto& [k, v] : o.services) api_.put(*v);
     for (const auto& [k, v] : o.slices) api_.put(*v);
     for (const auto& [k, v] : o.secrets) api_.put(*v);
+    for (const auto& [k, v] : o.config_maps) api_.put(*v);
   }
   void remove(const char* version, const char* kind, const std::string& key) { api_.remove(*kube::find_kind(version, kind), key); }
 
@@ -124,6 +125,42 @@ TEST_F(Api, OnlyNamedSecretsAreReadAndTheyAreFollowed) {
     EXPECT_THAT(r, AllOf(HasSubstr("/namespaces/default/secrets"), HasSubstr("metadata.name"), HasSubstr("cert")));
   }
   EXPECT_FALSE(source_->objects().secrets.contains("default/other"));
+}
+
+TEST_F(Api, OnlyNamedConfigMapsAreReadAndTheyAreFollowed) {
+  put("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: other}\ndata: {x: y}\n");
+  put(ingress_yaml("a", "a.example", "/", "Prefix", "web", "{nginx.ingress.kubernetes.io/custom-headers: default/extra}", kOurs));
+  start();
+  ASSERT_TRUE(eventually([&] { return source_->named_known() && !compiled_.diagnostics.empty(); }));
+  EXPECT_EQ(compiled_.diagnostics.at(0).reason, "ConfigMapNotFound");
+  put("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: extra}\ndata: {X-A: b}\n");
+  EXPECT_TRUE(eventually([&] { return compiled_.diagnostics.empty(); }));
+  remove("v1", "ConfigMap", "default/extra");
+  EXPECT_TRUE(eventually([&] { return !compiled_.diagnostics.empty(); }));
+  for (const auto& r : api_.requests) {
+    if (r.find("/configmaps") == std::string::npos) continue;
+    EXPECT_THAT(r, AllOf(HasSubstr("/namespaces/default/configmaps"), HasSubstr("metadata.name"), HasSubstr("extra")));
+  }
+}
+
+TEST_F(Api, StatusFollowsThePublishedService) {
+  std::string body;
+  api_.intercept = [&](const http::Request& r) -> std::optional<http::Response> {
+    if (r.method != "PATCH") return std::nullopt;
+    body = r.body;
+    http::Response answer;
+    answer.headers.add("Content-Type", "application/json");
+    answer.body = kube::to_json(*api_.objects(*kube::find_kind("networking.k8s.io/v1", "Ingress")).at("default/a"));
+    return answer;
+  };
+  const auto front = [](const std::string& addresses) { return "apiVersion: v1\nkind: Service\nmetadata: {name: front, namespace: system}\nspec: {type: LoadBalancer, ports: [{port: 80}]}\nstatus: {loadBalancer: {ingress: [" + addresses + "]}}\n"; };
+  put(front("{ip: 192.0.2.7}") + ingress_yaml("a", "a.example", "/", "Prefix", "web", "{}", kOurs));
+  ApiSourceOptions options;
+  options.publish_service = "system/front";
+  start(options);
+  EXPECT_TRUE(eventually([&] { return body.find(R"([{"ip":"192.0.2.7"}])") != std::string::npos; }));
+  put(front("{hostname: lb.example}"));
+  EXPECT_TRUE(eventually([&] { return body.find(R"([{"hostname":"lb.example"}])") != std::string::npos; }));
 }
 
 TEST_F(Api, StatusOfOursAlone) {

@@ -6,7 +6,9 @@
 #include <signal.h>
 #include <stdlib.h>
 
+#include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <thread>
@@ -14,73 +16,13 @@
 #include "base/files.h"
 #include "base/pki.h"
 #include "base/process.h"
-#include "tests/ingress/net.h"
-#include "tests/ingress/world.h"
+#include "tests/ingress/program.h"
 
 namespace fairlead::ingress {
 namespace {
 
 using testing::AllOf;
 using testing::HasSubstr;
-
-std::string fairlead() { return std::string(std::getenv("FAIRLEAD_BIN")) + "/fairlead"; }
-
-class Folder {
- public:
-  Folder() {
-    char name[] = "/tmp/fairlead-ingress-XXXXXX";
-    path_ = ::mkdtemp(name);
-  }
-  ~Folder() { std::filesystem::remove_all(path_); }
-  // As editors and kubelets do it: a reader never sees half a file.
-  void write(const std::string& name, const std::string& text) { ASSERT_TRUE(write_file_atomic(path_ + "/" + name, text)); }
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
-};
-
-// The running program; its ports are those that it says it listens on.
-class Program {
- public:
-  explicit Program(const std::string& manifests, std::vector<std::string> more = {}) {
-    ProcessOptions o;
-    o.argv = {fairlead(), "ingress", "--manifests", manifests, "--http-listen", "127.0.0.1:0", "--https-listen", "127.0.0.1:0", "--health-listen", "", "--access-log", "off"};
-    o.argv.insert(o.argv.end(), more.begin(), more.end());
-    log_ = manifests + "/../" + std::filesystem::path(manifests).filename().string() + ".log";
-    o.stdout_file = o.stderr_file = log_;
-    auto p = Process::start(o);
-    if (!p) std::fprintf(stderr, "%s\n", p.error().message.c_str()), std::abort();
-    process_ = std::move(*p);
-    for (int i = 0; i < 2000 && http_.port == 0; ++i) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(10));
-      const auto text = said();
-      const auto at = text.find("listening on ");
-      if (at == std::string::npos || text.find('\n', at) == std::string::npos) continue;
-      const auto comma = text.find(", ", at);
-      http_ = *SocketAddress::parse(text.substr(at + 13, comma - at - 13));
-      https_ = *SocketAddress::parse(text.substr(comma + 2, text.find('\n', comma) - comma - 2));
-    }
-    if (http_.port == 0) std::fprintf(stderr, "does not start: %s\n", said().c_str()), std::abort();
-  }
-  ~Program() {
-    if (process_.pid() > 0) end(SIGKILL);
-    std::filesystem::remove(log_);
-  }
-  int end(int signal) {
-    (void)process_.kill(signal);
-    const auto status = process_.wait();
-    return status ? status->code : -1;
-  }
-  std::string said() const { return read_file(log_).value_or(""); }
-  const SocketAddress& http() const { return http_; }
-  const SocketAddress& https() const { return https_; }
-
- private:
-  std::string log_;
-  Process process_;
-  SocketAddress http_, https_;
-};
 
 template <typename F>
 bool eventually(F&& f) {
@@ -240,6 +182,35 @@ TEST(Program, ThreeThousandRoutesChangeAndNoRequestFails) {
   stop = true;
   for (auto& t : clients) t.join();
   EXPECT_EQ(failed, 0) << "of " << asked;
+}
+
+// From the file's write to the first answer by the new route, with three thousand routes there already. The aim is 30 ms; the
+// figures are printed, and the bound here is only for what is broken.
+TEST(Program, ANewRouteServesSoon) {
+  Backends backend(answering([](const std::string&) { return ok("here"); }));
+  Folder folder;
+  std::string many;
+  for (int i = 0; i < 3000; ++i) many += ingress_yaml(fmt::format("r{}", i), fmt::format("r{}.example", i), "/", "Prefix", "web");
+  folder.write("many.yaml", service_yaml("web", {"127.0.0.1"}, "default", backend.port()) + many);
+  Program p(folder.path());
+  auto s = Stream::to(p.http());
+  std::vector<double> taken;
+  for (int i = 0; i < 50; ++i) {
+    const auto yaml = ingress_yaml(fmt::format("new{}", i), fmt::format("new{}.example", i), "/", "Prefix", "web");
+    const auto begin = std::chrono::steady_clock::now();
+    folder.write(fmt::format("new{}.yaml", i), yaml);
+    std::string answer;
+    do {
+      if (!s.send(fmt::format("GET / HTTP/1.1\r\nHost: new{}.example\r\n\r\n", i))) s = Stream::to(p.http());
+      answer = s.message();
+      if (answer.find("Connection: close") != std::string::npos || answer.empty()) s = Stream::to(p.http());
+    } while (!answer.ends_with("here") && std::chrono::steady_clock::now() - begin < std::chrono::seconds(20));
+    EXPECT_TRUE(answer.ends_with("here")) << i;
+    taken.push_back(std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count());
+  }
+  std::sort(taken.begin(), taken.end());
+  std::printf("a new route serves after: median %.1f ms, 9 of 10 within %.1f ms, slowest %.1f ms\n", taken[25], taken[45], taken[49]);
+  EXPECT_LT(taken[25], 5000.0);
 }
 
 TEST(Program, EndsInOrder) {

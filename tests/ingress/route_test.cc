@@ -186,6 +186,32 @@ spec: {controller: example.com/other}
   EXPECT_THAT(compile(service + defaulted + ingress_yaml("a", "h", "/", "Prefix", "web")).taken, testing::ElementsAre("default/a"));
 }
 
+TEST(Compile, ParametersOfAClassAreRefusedAndItIsServed) {
+  const auto c = compile(service_yaml("web", {"10.0.0.1"}) + R"(---
+apiVersion: networking.k8s.io/v1
+kind: IngressClass
+metadata: {name: ours}
+spec: {controller: fairlead.dev/ingress, parameters: {apiGroup: k8s.example.com, kind: Parameters, name: x, scope: Cluster}}
+)" + ingress_yaml("a", "h", "/", "Prefix", "web", "{}", "ingressClassName: ours"));
+  EXPECT_EQ(where(c, "h", "/"), "web");
+  ASSERT_EQ(c.diagnostics.size(), 1u);
+  EXPECT_THAT(c.diagnostics[0].text(), HasSubstr("IngressClass ours: spec.parameters: refused by design"));
+}
+
+TEST(Compile, TwoDefaultClassesTheNewestThenTheLowerName) {
+  const auto defaults = [](const std::string& controller_a, const std::string& created_a, const std::string& controller_b, const std::string& created_b) {
+    const auto one = [](const std::string& name, const std::string& controller, const std::string& created) {
+      return fmt::format("---\napiVersion: networking.k8s.io/v1\nkind: IngressClass\nmetadata: {{name: {}, creationTimestamp: \"{}\", annotations: {{ingressclass.kubernetes.io/is-default-class: \"true\"}}}}\nspec: {{controller: {}}}\n", name, created, controller);
+    };
+    return compile(service_yaml("web", {"10.0.0.1"}) + one("a", controller_a, created_a) + one("b", controller_b, created_b) + ingress_yaml("i", "h", "/", "Prefix", "web")).taken.size();
+  };
+  const std::string ours = "fairlead.dev/ingress", theirs = "example.com/other", old = "2026-01-01T00:00:00Z", young = "2026-02-01T00:00:00Z";
+  EXPECT_EQ(defaults(ours, young, theirs, old), 1u);
+  EXPECT_EQ(defaults(ours, old, theirs, young), 0u);
+  EXPECT_EQ(defaults(ours, old, theirs, old), 1u);
+  EXPECT_EQ(defaults(theirs, old, ours, old), 0u);
+}
+
 TEST(Compile, RegularExpressionsRuleAWholeHost) {
   const auto c = compile(service_yaml("re", {"10.0.0.1"}) + service_yaml("plain", {"10.0.0.1"}) +
                          ingress_yaml("a", "h", "/api/v[0-9]+/(.*)", "ImplementationSpecific", "re", "{nginx.ingress.kubernetes.io/use-regex: \"true\"}") +
