@@ -127,7 +127,7 @@ TEST_F(Faults, LostAnswersLoseNoChange) {
   });
   // Until the fault has shown itself several times.
   int steps = 0, lost = 0;
-  for (; steps < 20'000 && (lost < 10 || steps < 100); ++steps) {
+  for (; steps < 200'000 && (lost < 10 || steps < 100); ++steps) {
     apply(planner->update({change(steps % 50, 1 + steps % 7)}));
     if (steps % 20 == 0) lost = dropped(*ns, port_of(socket));
   }
