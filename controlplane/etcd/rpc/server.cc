@@ -274,12 +274,10 @@ class Server::Impl::Connection final : public Session {
       {
         std::lock_guard lock(mutex_);
         if (closed_) return false;
+        if (!out_.empty()) has_output();  // the socket may take more now
         io = ready();
         if (io == Io::done) io = wire_.read(buffer.data(), buffer.size(), n);
-        if (io == Io::again) {
-          if (!out_.empty()) has_output();  // the socket may take more now
-          return false;
-        }
+        if (io == Io::again) return false;
       }
       if (io == Io::closed) {
         end();

@@ -1,7 +1,8 @@
 // Crashes. A child process writes and tells through a pipe what was answered; it is killed at a random moment; the store
 // is opened again and must hold everything that was answered, nothing half, and no gap. And power cuts: at random flushes
 // the folder is copied as it would be with the unflushed bytes lost, torn or reordered, and the copy is opened.
-// FAIRLEAD_CRASH_ROUNDS runs more of them, FAIRLEAD_SEED starts elsewhere.
+// FAIRLEAD_CRASH_ROUNDS runs more of them, FAIRLEAD_CRASH_SECONDS ends each test after that time (a busy machine then does fewer
+// rounds; how many there were is printed), FAIRLEAD_SEED starts elsewhere.
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/stat.h>
@@ -27,6 +28,16 @@ std::uint64_t setting(const char* name, std::uint64_t otherwise) {
   const char* v = std::getenv(name);
   return v ? std::strtoull(v, nullptr, 10) : otherwise;
 }
+
+// Whether there is time for another round. Some there must be.
+class Rounds {
+ public:
+  bool more(std::uint64_t done) const { return done < kFewest || std::chrono::steady_clock::now() < end_; }
+
+ private:
+  static constexpr std::uint64_t kFewest = 12;
+  const std::chrono::steady_clock::time_point end_ = std::chrono::steady_clock::now() + std::chrono::seconds(setting("FAIRLEAD_CRASH_SECONDS", 1'000'000));
+};
 
 struct Answer {
   std::uint32_t worker;
@@ -136,7 +147,9 @@ TEST(Crash, KilledAtRandomNothingAcknowledgedIsLost) {
   std::map<std::uint32_t, Answer> acknowledged;
   std::uint64_t answers = 0;
   // On a busy machine the child may be killed before it wrote anything: then there are more rounds.
-  for (std::uint64_t round = 0; round < rounds || (answers <= rounds && round < 20 * rounds); ++round) {
+  const Rounds time;
+  std::uint64_t round = 0;
+  for (; time.more(round) && (round < rounds || (answers <= rounds && round < 20 * rounds)); ++round) {
     int fds[2];
     ASSERT_EQ(::pipe2(fds, O_CLOEXEC), 0);
     const auto pid = ::fork();
@@ -166,7 +179,8 @@ TEST(Crash, KilledAtRandomNothingAcknowledgedIsLost) {
     verify(**s, acknowledged, fmt::format("round {}, seed {}: ", round, seed));
     if (HasFatalFailure()) return;
   }
-  EXPECT_GT(answers, rounds) << "the test wrote too little to mean anything";
+  EXPECT_GT(answers, std::min(rounds, round)) << "the test wrote too little to mean anything";
+  std::printf("%llu kills, %llu answers\n", static_cast<unsigned long long>(round), static_cast<unsigned long long>(answers));
 }
 
 // A copy of the store's folder in which every byte written to the log after its last flush is lost, kept or damaged,
@@ -216,7 +230,9 @@ class PowerCut {
 
 TEST(Crash, PowerCutsLoseOnlyWhatWasNotFlushed) {
   const auto rounds = setting("FAIRLEAD_CRASH_ROUNDS", 12), seed = setting("FAIRLEAD_SEED", 1);
-  for (std::uint64_t round = 0; round < rounds; ++round) {
+  const Rounds time;
+  std::uint64_t round = 0;
+  for (; round < rounds && time.more(round); ++round) {
     TempDir dir, copies;
     SeededRandom random(seed * 1000 + round);
     std::unique_ptr<PowerCut> power;
@@ -275,6 +291,7 @@ TEST(Crash, PowerCutsLoseOnlyWhatWasNotFlushed) {
       }
     }
   }
+  std::printf("%llu rounds of up to six power cuts\n", static_cast<unsigned long long>(round));
 }
 
 // Damage to what was acknowledged must be named, not repaired in silence.
