@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <atomic>
 #include <fstream>
+#include <future>
 #include <thread>
 
 #include "base/files.h"
@@ -93,10 +94,11 @@ TEST(Store, HandsInNothingAfterItFailed) {
   put(*s, "a", "1");
   broken = true;
   for (int i = 0; i < 2; ++i) {
-    std::string said;
+    std::promise<std::string> answer;  // by this thread, or by the writer if it is just looking at the clock
     s->gather();
-    s->put({.key = "a", .value = "2"}, [&](Result<PutResponse> r) { said = r ? "stored" : r.error().message; });
+    s->put({.key = "a", .value = "2"}, [&](Result<PutResponse> r) { answer.set_value(r ? "stored" : r.error().message); });
     s->hand_in();
+    const auto said = answer.get_future().get();
     EXPECT_NE(said.find("the disk is gone"), std::string::npos) << said;
   }
   EXPECT_EQ(get(*s, "a"), "1");
