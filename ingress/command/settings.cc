@@ -24,6 +24,8 @@ void add_flags(CLI::App& app, Settings& s) {
   app.add_option("--default-ssl-certificate", s.default_certificate, "secret NAMESPACE/NAME for names without a certificate of their own");
   app.add_option("--https-port", s.https_port, "where clients reach HTTPS, for redirects")->capture_default_str()->check(CLI::Range(1, 65535));
   app.add_flag("--use-forwarded-headers", s.trust_forwarded)->description("trust X-Forwarded-* of clients (behind another proxy)");
+  app.add_flag("--use-proxy-protocol", s.proxy_protocol)->description("each connection begins with a PROXY header (version 1 or 2) that says who the client is; those without one are closed");
+  app.add_option("--proxy-protocol-from", s.proxy_protocol_from, "ADDRESS or ADDRESS/LENGTH of load balancers, the only ones that may connect then; may be repeated");
   app.add_option("--access-log", s.access_log)->capture_default_str()->check(CLI::IsMember({"off", "json", "common"}));
   app.add_option("--access-log-file", s.access_log_file, "default: standard output");
   app.add_option("--shutdown-timeout", s.shutdown_seconds, "seconds that requests under way get after SIGTERM")->capture_default_str();
@@ -56,6 +58,16 @@ Result<WorkerOptions> worker_options(const Settings& s) {
   if (o.http.empty() && o.https.empty()) return fail(ErrorCode::invalid_argument, "--http-listen and --https-listen are both empty");
   o.https_port = o.https.empty() ? 0 : s.https_port;
   o.trust_forwarded = s.trust_forwarded;
+  if (s.proxy_protocol != !s.proxy_protocol_from.empty()) return fail(ErrorCode::invalid_argument, "--use-proxy-protocol and --proxy-protocol-from need each other");
+  for (const auto& text : s.proxy_protocol_from) {
+    if (text.find('/') == std::string::npos) {
+      FL_TRY_CTX(const auto ip, IpAddress::parse(text), "--proxy-protocol-from");
+      o.proxy_protocol.emplace_back(ip, ip.bits());
+    } else {
+      FL_TRY_CTX(const auto prefix, Prefix::parse(text), "--proxy-protocol-from");
+      o.proxy_protocol.push_back(prefix);
+    }
+  }
   o.max_connections = s.max_connections;
   o.upstream_limits.slow_start_ms = static_cast<std::int64_t>(s.slow_start * 1000);
   o.upstream_limits.endpoint_requests = s.endpoint_requests;
@@ -77,6 +89,7 @@ CompileOptions compile_options(const Settings& s, unsigned threads) {
   o.load_certificate = [](const std::string& chain, const std::string& key) { return load_certificate(chain, key); };
   o.load_authorities = [](const std::string& ca, const std::string& crl) { return load_authorities(ca, crl); };
   o.local_addresses = !s.manifests.empty();
+  o.load_connector = [](const BackendTls& tls, bool http2, const std::string& ca, const std::string& chain, const std::string& key) { return load_connector(tls, http2, ca, chain, key); };
   o.threads = threads;
   return o;
 }

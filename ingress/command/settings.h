@@ -26,6 +26,8 @@ struct Settings {
   std::string default_backend, default_certificate;
   unsigned https_port = 443;
   bool trust_forwarded = false;
+  bool proxy_protocol = false;
+  std::vector<std::string> proxy_protocol_from;
   std::string access_log = "json";
   std::string access_log_file;
   unsigned shutdown_seconds = 30;

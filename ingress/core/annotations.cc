@@ -166,9 +166,42 @@ Result<> set_next_upstream(Context& c, std::string_view v) {
   return {};
 }
 
+Result<bool> parse_switch(std::string_view v) {
+  if (v == "on") return true;
+  if (v == "off") return false;
+  return invalid("must be \"on\" or \"off\"", v);
+}
+
 Result<> set_backend_protocol(Context& c, std::string_view v) {
-  if (v == "HTTP" || v == "AUTO_HTTP") c.policy.protocol = BackendProtocol::http;
-  else return fail(ErrorCode::unimplemented, "\"{}\" is not built; HTTP is", v);
+  const auto word = lower(v);
+  for (const auto p : {BackendProtocol::http, BackendProtocol::https, BackendProtocol::grpc, BackendProtocol::grpcs})
+    if (word == lower(to_string(p))) return c.policy.protocol = p, Result<>{};
+  if (word == "auto_http" || word == "fcgi") return fail(ErrorCode::unimplemented, "\"{}\" is not built; HTTP, HTTPS, GRPC and GRPCS are", v);
+  return invalid("must be HTTP, HTTPS, GRPC or GRPCS", v);
+}
+
+// What is older than TLS 1.2 may be named, and is never offered.
+Result<> set_backend_tls_versions(Context& c, std::string_view v) {
+  bool tls12 = false, tls13 = false;
+  for (const auto word : split(v, " ")) {
+    static constexpr std::string_view old[] = {"SSLv2", "SSLv3", "TLSv1", "TLSv1.1"};
+    if (word == "TLSv1.2") tls12 = true;
+    else if (word == "TLSv1.3") tls13 = true;
+    else if (std::find(std::begin(old), std::end(old), word) == std::end(old)) return invalid("must be of TLSv1.2 and TLSv1.3", word);
+  }
+  if (!tls12 && !tls13) return invalid("leaves neither TLSv1.2 nor TLSv1.3", v);
+  c.policy.backend_tls.tls12 = tls12;
+  c.policy.backend_tls.tls13 = tls13;
+  return {};
+}
+
+// OpenSSL's list, without words that would turn its security level down. Whether it names anything is seen when it is loaded.
+Result<> set_backend_ciphers(Context& c, std::string_view v) {
+  const bool good = !v.empty() && v.size() <= 1024 && std::all_of(v.begin(), v.end(), [](char x) {
+    return (x >= '0' && x <= '9') || (x >= 'a' && x <= 'z') || (x >= 'A' && x <= 'Z') || std::string_view(":!+-_").find(x) != std::string_view::npos;
+  });
+  if (!good) return invalid("must be names of ciphers with colons between them", v);
+  c.policy.backend_tls.ciphers = std::string(v);
   return {};
 }
 
@@ -457,7 +490,19 @@ constexpr Row kRows[] = {
        return {};
      }},
     {"upstream-hash-by", [](Context& c, std::string_view v) -> Result<> { FL_TRY(c.policy.hash_by, parse_template(v, false)); return {}; }},
-    {"backend-protocol", set_backend_protocol},
+    {"backend-protocol", set_backend_protocol, OnError::refuse},
+    {"proxy-ssl-secret", [](Context& c, std::string_view v) -> Result<> { FL_TRY(c.policy.backend_tls.secret, parse_reference(c, v)); return {}; }, OnError::refuse},
+    {"proxy-ssl-verify", [](Context& c, std::string_view v) -> Result<> { FL_TRY(c.policy.backend_tls.verify, parse_switch(v)); return {}; }, OnError::refuse},
+    {"proxy-ssl-verify-depth", ROW_NUMBER(backend_tls.verify_depth, 0, 100), OnError::refuse},
+    {"proxy-ssl-name", [](Context& c, std::string_view v) -> Result<> {
+       FL_CHECK(parse_header_text(v, 253));
+       if (v.empty() || v.find_first_of(" /\"$\\*") != std::string_view::npos) return invalid("must be a host name", v);
+       c.policy.backend_tls.name = lower(v);
+       return {};
+     }, OnError::refuse},
+    {"proxy-ssl-server-name", [](Context& c, std::string_view v) -> Result<> { FL_TRY(c.policy.backend_tls.send_name, parse_switch(v)); return {}; }, OnError::refuse},
+    {"proxy-ssl-protocols", set_backend_tls_versions, OnError::refuse},
+    {"proxy-ssl-ciphers", set_backend_ciphers, OnError::refuse},
     {"proxy-body-size", [](Context& c, std::string_view v) -> Result<> { FL_TRY(c.policy.max_body_bytes, parse_size(v)); return {}; }},
     {"proxy-connect-timeout", set_seconds<&Policy::connect_timeout>},
     {"proxy-read-timeout", set_seconds<&Policy::read_timeout>},
@@ -490,13 +535,6 @@ constexpr Known kNotBuilt[] = {
     {"custom-http-errors", "refused by design: error answers are the backend's to make, and are passed on whole"},
     {"disable-proxy-intercept-errors", "refused by design: no answer is intercepted"},
     {"connection-proxy-header", "the Connection header is the router's own"},
-    {"proxy-ssl-secret", "TLS to backends is not built"},
-    {"proxy-ssl-verify", "TLS to backends is not built"},
-    {"proxy-ssl-verify-depth", "TLS to backends is not built"},
-    {"proxy-ssl-name", "TLS to backends is not built"},
-    {"proxy-ssl-server-name", "TLS to backends is not built"},
-    {"proxy-ssl-ciphers", "TLS to backends is not built"},
-    {"proxy-ssl-protocols", "TLS to backends is not built"},
     {"ssl-passthrough", "not built"},
     {"ssl-ciphers", "refused by design: TLS 1.2 and 1.3 with authenticated ciphers for all hosts"},
     {"ssl-prefer-server-ciphers", "refused by design: TLS 1.2 and 1.3 with authenticated ciphers for all hosts"},
@@ -510,7 +548,7 @@ constexpr Known kNotBuilt[] = {
     {"proxy-max-temp-file-size", "nothing is written to disk"},
     {"proxy-request-buffering", "bodies are streamed both ways, with bounded memory"},
     {"client-body-buffer-size", "bodies are streamed both ways, with bounded memory"},
-    {"proxy-http-version", "always 1.1"},
+    {"proxy-http-version", "1.1, or 2 where backend-protocol is GRPC or GRPCS"},
     {"proxy-cookie-domain", "not built"},
     {"proxy-cookie-path", "refused by design: cookies are passed on as the backend sets them"},
     {"proxy-redirect-from", "refused by design: redirects are passed on as the backend makes them; it is told X-Forwarded-Host and X-Forwarded-Prefix"},

@@ -238,7 +238,16 @@ struct Compiler::Impl {
     std::uint32_t id = 0;
     std::shared_ptr<const Upstream> last;
     std::shared_ptr<std::atomic<std::uint32_t>> turn = std::make_shared<std::atomic<std::uint32_t>>(0);
+    std::uint64_t used = 0;
+  };
+  struct StatsMemory {
     std::shared_ptr<UpstreamStats> stats;
+    std::uint64_t used = 0;
+  };
+  struct ConnectorMemory {
+    std::shared_ptr<const corev1::Secret> secret;
+    std::shared_ptr<const TlsConnector> connector;
+    std::string why_not;
     std::uint64_t used = 0;
   };
   struct CertificateMemory {
@@ -250,7 +259,9 @@ struct Compiler::Impl {
   CompileOptions options;
   std::uint64_t generation = 0;
   std::map<std::string, std::shared_ptr<const ParsedIngress>> parsed;
-  std::map<std::string, UpstreamMemory> upstreams;
+  std::map<std::string, UpstreamMemory> upstreams;  // by name and transport
+  std::map<std::string, StatsMemory> upstream_stats;
+  std::map<std::string, ConnectorMemory> connectors;
   std::vector<std::uint32_t> free_ids;
   std::uint32_t next_id = 0;
   std::map<std::string, CertificateMemory> certificates;
@@ -358,38 +369,96 @@ struct Compiler::Impl {
     return std::move(out);
   }
 
-  // Null with a reason when there is no such service port.
-  std::shared_ptr<const Upstream> upstream(Run& run, const BackendRef& ref, std::string& why_not) {
+  // ---- TLS to backends
+
+  static std::string describe(const BackendTls& t, bool http2) {
+    return fmt::format("{}|{}|{}|{}|{}|{}|{}|{}|{}", t.secret, t.verify, t.verify_depth, t.name, t.send_name, t.tls12, t.tls13, t.ciphers, http2);
+  }
+
+  ConnectorMemory& connector(Run& run, const BackendTls& t, bool http2) {
+    auto& memory = connectors[describe(t, http2)];
+    std::shared_ptr<const corev1::Secret> secret;
+    if (!t.secret.empty()) {
+      run.out.secrets.insert(t.secret);
+      if (const auto it = run.objects.secrets.find(t.secret); it != run.objects.secrets.end()) secret = it->second;
+    }
+    const bool known = memory.used != 0 && memory.secret == secret;
+    memory.used = generation;
+    if (known) return memory;
+    memory.secret = secret;
+    memory.connector = nullptr;
+    memory.why_not.clear();
+    const auto key = [&](const char* name) {
+      const auto it = secret ? secret->data().find(name) : decltype(secret->data().end()){};
+      return secret && it != secret->data().end() ? it->second : std::string();
+    };
+    if (!t.secret.empty() && !secret) memory.why_not = fmt::format("secret {} does not exist", t.secret);
+    else if (t.verify && key("ca.crt").empty()) memory.why_not = t.secret.empty() ? "proxy-ssl-verify needs proxy-ssl-secret with ca.crt" : fmt::format("secret {} lacks ca.crt", t.secret);
+    else if (!options.load_connector) memory.why_not = "there is no TLS here";
+    else if (auto made = options.load_connector(t, http2, key("ca.crt"), key("tls.crt"), key("tls.key"))) memory.connector = std::move(*made);
+    else memory.why_not = made.error().message;
+    return memory;
+  }
+
+  // How to reach a service port, and what tells that way from others to the same one.
+  struct Way {
+    Transport transport;
+    std::string key;
+  };
+
+  // A port may say by appProtocol that it speaks HTTP/2 in the clear; the annotation has the last word. `host`: of a backend outside
+  // of the cluster.
+  Way way_to(Run& run, const ParsedIngress* p, const Policy& policy, const std::string& service, const std::string& host, const std::string& app_protocol, const std::string& field) {
+    const auto protocol = policy.protocol.value_or(app_protocol == "kubernetes.io/h2c" ? BackendProtocol::grpc : BackendProtocol::http);
+    Way out{{}, std::string(to_string(protocol))};
+    out.transport.http2 = protocol == BackendProtocol::grpc || protocol == BackendProtocol::grpcs;
+    out.transport.tls = protocol == BackendProtocol::https || protocol == BackendProtocol::grpcs;
+    if (!out.transport.tls) return out;
+    auto tls = policy.backend_tls;
+    const auto split = kube::split_key(service);
+    if (tls.name.empty()) tls.name = host.empty() ? fmt::format("{}.{}.svc", split.name, split.ns) : host;
+    out.key += "|" + describe(tls, out.transport.http2);
+    const auto& memory = connector(run, tls, out.transport.http2);
+    out.transport.connector = memory.connector;
+    if (!memory.connector && p) report(run, *p, Severity::error, field, "BackendTlsNotUsable", memory.why_not + "; its requests are answered with 503");
+    return out;
+  }
+
+  // Null with a reason when there is no such service port. `p`: who gets the diagnostics.
+  std::shared_ptr<const Upstream> upstream(Run& run, const ParsedIngress* p, const Policy& policy, const BackendRef& ref, const std::string& field, std::string& why_not) {
     const auto service = run.objects.services.find(ref.service);
     if (service == run.objects.services.end()) return why_not = fmt::format("Service {} does not exist", ref.service), nullptr;
-    if (service->second->spec().type() == "ExternalName") return external_name(run, *service->second, ref, why_not);
+    if (service->second->spec().type() == "ExternalName") return external_name(run, p, policy, *service->second, ref, field, why_not);
     const corev1::ServicePort* port = nullptr;
     for (const auto& p : service->second->spec().ports())
       if (ref.port_name.empty() ? p.port() == ref.port_number : p.name() == ref.port_name) port = &p;
     if (!port) return why_not = fmt::format("Service {} has no port {}", ref.service, ref.port_name.empty() ? std::to_string(ref.port_number) : ref.port_name), nullptr;
     const auto name = fmt::format("{}:{}", ref.service, port->port());
-    return remember(run, name, [&] { return endpoints_of(run, ref.service, port->name()); });
+    return remember(run, name, way_to(run, p, policy, ref.service, "", port->appprotocol(), field), [&] { return endpoints_of(run, ref.service, port->name()); });
   }
 
-  // The value of this name, made once a run; the same object as before when nothing about it has changed.
+  // The value of this name and way, made once a run; the same object as before when nothing about it has changed.
   template <typename MakeEndpoints>
-  std::shared_ptr<const Upstream> remember(Run& run, const std::string& name, MakeEndpoints&& make_endpoints) {
-    auto& memory = upstreams[name];
+  std::shared_ptr<const Upstream> remember(Run& run, const std::string& name, Way way, MakeEndpoints&& make_endpoints) {
+    auto& memory = upstreams[name + " " + way.key];
     if (memory.used == generation) return memory.last;
-    memory.used = generation;
-    std::vector<Endpoint> endpoints = make_endpoints();
-    if (!memory.stats) {
-      memory.stats = std::make_shared<UpstreamStats>(options.threads);
+    auto& stats = upstream_stats[name];
+    stats.used = generation;
+    if (!stats.stats) stats.stats = std::make_shared<UpstreamStats>(options.threads);
+    if (memory.used == 0) {
       if (free_ids.empty()) memory.id = next_id++;
       else memory.id = free_ids.back(), free_ids.pop_back();
     }
-    if (!memory.last || memory.last->endpoints != endpoints) {
+    memory.used = generation;
+    std::vector<Endpoint> endpoints = make_endpoints();
+    if (!memory.last || memory.last->endpoints != endpoints || memory.last->transport != way.transport) {
       auto made = std::make_shared<Upstream>();
       made->id = memory.id;
       made->name = name;
+      made->transport = std::move(way.transport);
       made->endpoints = std::move(endpoints);
       made->turn = memory.turn;
-      made->stats = memory.stats;
+      made->stats = stats.stats;
       memory.last = std::move(made);
     }
     run.table.upstreams.push_back(memory.last);
@@ -427,7 +496,7 @@ struct Compiler::Impl {
     return std::any_of(it->second.begin(), it->second.end(), [&](const auto& ip) { return may_reach(ip); }) ? "" : fmt::format("the name {} leads to the router's own machine or link", host);
   }
 
-  std::shared_ptr<const Upstream> external_name(Run& run, const corev1::Service& service, const BackendRef& ref, std::string& why_not) {
+  std::shared_ptr<const Upstream> external_name(Run& run, const ParsedIngress* p, const Policy& policy, const corev1::Service& service, const BackendRef& ref, const std::string& field, std::string& why_not) {
     auto host = lower(service.spec().externalname());
     while (host.ends_with('.')) host.pop_back();
     auto port = ref.port_number;
@@ -437,7 +506,7 @@ struct Compiler::Impl {
     if (!IpAddress::parse(host) && (host.empty() || host.starts_with("*") || !check_host(host).empty()))
       return why_not = fmt::format("Service {}: spec.externalName: \"{}\" is not a DNS name", ref.service, host), nullptr;
     if (auto why = trouble_with(run, host); !why.empty()) return why_not = fmt::format("Service {}: {}", ref.service, why), nullptr;
-    return remember(run, fmt::format("{}:{}", ref.service, port), [&] { return endpoints_at(run, host, static_cast<Port>(port)); });
+    return remember(run, fmt::format("{}:{}", ref.service, port), way_to(run, p, policy, ref.service, host, "", field), [&] { return endpoints_at(run, host, static_cast<Port>(port)); });
   }
 
   // "auth.default.svc.cluster.local" is a Service that we know: its endpoints are asked, without DNS.
@@ -450,13 +519,13 @@ struct Compiler::Impl {
     return fmt::format("{}/{}", host.substr(first + 1, second - first - 1), host.substr(0, first));
   }
 
-  std::shared_ptr<const Upstream> upstream_of_host(Run& run, const std::string& host, Port port, std::string& why_not) {
+  std::shared_ptr<const Upstream> upstream_of_host(Run& run, const Policy& policy, const std::string& host, Port port, std::string& why_not) {
     if (const auto key = service_of_name(host); !key.empty()) {
       const auto it = run.objects.services.find(key);
-      if (it != run.objects.services.end() && it->second->spec().clusterip() != "None") return upstream(run, BackendRef{key, "", port}, why_not);
+      if (it != run.objects.services.end() && it->second->spec().clusterip() != "None") return upstream(run, nullptr, policy, BackendRef{key, "", port}, "", why_not);
     }
     if (why_not = trouble_with(run, host); !why_not.empty()) return nullptr;
-    return remember(run, fmt::format("{}:{}", host, port), [&] { return endpoints_at(run, host, port); });
+    return remember(run, fmt::format("{}:{}", host, port), way_to(run, nullptr, policy, "", host, "", ""), [&] { return endpoints_at(run, host, port); });
   }
 
   // Where a request of the router's own goes.
@@ -474,7 +543,7 @@ struct Compiler::Impl {
     const auto field = fmt::format("metadata.annotations[{}{}]", kAnnotationPrefix, annotation);
     if (request.https) return report(run, p, Severity::error, field, "AnnotationNotBuilt", fmt::format("HTTPS is not built here; {}", consequence));
     std::string why_not;
-    auto up = upstream_of_host(run, request.host, request.port, why_not);
+    auto up = upstream_of_host(run, *policy, request.host, request.port, why_not);
     if (!up) return report(run, p, Severity::error, field, "BackendNotFound", fmt::format("{}; {}", why_not, consequence));
     request.target = std::make_shared<const Target>(Target{std::move(policy), std::move(up)});
   }
@@ -495,7 +564,7 @@ struct Compiler::Impl {
 
   Target target(Run& run, const ParsedIngress& p, const std::shared_ptr<const Policy>& policy, const BackendRef& ref, const std::string& field) {
     std::string why_not;
-    auto up = upstream(run, ref, why_not);
+    auto up = upstream(run, &p, *policy, ref, field, why_not);
     if (!up) report(run, p, Severity::error, field, "BackendNotFound", why_not + "; its requests are answered with 503");
     return {policy, std::move(up)};
   }
@@ -658,7 +727,7 @@ struct Compiler::Impl {
     auto policy = std::make_shared<Policy>();
     policy->ssl_redirect = false;
     policy->finish();
-    route->target = {policy, upstream(run, ref, why_not)};
+    route->target = {policy, upstream(run, nullptr, *policy, ref, "", why_not)};
     if (!route->target.upstream) run.out.diagnostics.push_back({Severity::error, "--default-backend-service", "", "BackendNotFound", why_not});
     route->stats = stats_of(*route);
     run.table.routes.push_back(route);
@@ -767,6 +836,8 @@ struct Compiler::Impl {
       if (it->second.used == generation) ++it;
       else free_ids.push_back(it->second.id), it = upstreams.erase(it);
     }
+    std::erase_if(upstream_stats, [&](const auto& m) { return m.second.used != generation; });
+    std::erase_if(connectors, [&](const auto& m) { return m.second.used != generation; });
     for (auto it = route_stats.begin(); it != route_stats.end();) it = it->second.second == generation ? std::next(it) : route_stats.erase(it);
   }
 

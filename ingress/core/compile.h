@@ -46,6 +46,9 @@ struct Objects {
 
 using CertificateLoader =
     std::function<Result<std::shared_ptr<const ServerCertificate>>(const std::string& chain_pem, const std::string& key_pem)>;
+// Of a backend's TLS: the settings with their name filled in, and PEM texts, empty where there are none.
+using ConnectorLoader = std::function<Result<std::shared_ptr<const TlsConnector>>(const BackendTls& tls, bool http2, const std::string& ca_pem,
+                                                                                  const std::string& chain_pem, const std::string& key_pem)>;
 
 // Certificates of authorities, and perhaps a list of what they revoked (empty: none).
 using AuthoritiesLoader = std::function<Result<std::shared_ptr<const ClientAuthorities>>(const std::string& ca_pem, const std::string& crl_pem)>;
@@ -62,6 +65,7 @@ struct CompileOptions {
   // Names and URLs may lead to this machine (loopback, link-local). Not with a cluster, whose tenants could reach through the
   // router what only the router may reach.
   bool local_addresses = false;
+  ConnectorLoader load_connector;
   unsigned threads = 1;                 // slots of counters
 };
 

@@ -158,6 +158,18 @@ struct ClientCertificates {
 enum class BackendProtocol : std::uint8_t { http, https, grpc, grpcs };
 std::string_view to_string(BackendProtocol p);
 
+// TLS to the backends. Nothing of it has a meaning unless the protocol is https or grpcs.
+struct BackendTls {
+  std::string secret;          // ns/name: ca.crt, and tls.crt with tls.key where the backend asks who is there; empty: none
+  bool verify = false;
+  unsigned verify_depth = 1;   // intermediate certificates
+  std::string name;            // to check and to send; empty: SERVICE.NAMESPACE.svc
+  bool send_name = false;      // as SNI
+  bool tls12 = true, tls13 = true;
+  std::string ciphers;         // of TLS 1.2, as OpenSSL writes them; empty: ours
+  bool operator==(const BackendTls&) const = default;
+};
+
 struct Policy {
   // TLS and redirects
   bool ssl_redirect = true;  // has an effect where the host has a tls section
@@ -189,7 +201,8 @@ struct Policy {
   CookieAffinity affinity;
   Balance balance = Balance::round_robin;
   std::optional<Template> hash_by;
-  BackendProtocol protocol = BackendProtocol::http;
+  std::optional<BackendProtocol> protocol;  // none: as the Service's port says, else http
+  BackendTls backend_tls;
   Retries retries;
   std::uint64_t max_body_bytes = 1u << 20;  // 0: no limit
   std::chrono::seconds connect_timeout{5};

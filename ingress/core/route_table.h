@@ -20,6 +20,7 @@ namespace fairlead::ingress {
 
 class ServerCertificate;  // ingress/runtime/tls.h
 class ClientAuthorities;  // ingress/runtime/client_auth.h
+class TlsConnector;       // ingress/runtime/tls.h
 
 // Written by one thread each, read by any: relaxed loads and stores are enough.
 struct Count {
@@ -66,14 +67,24 @@ struct Endpoint {
 };
 std::uint64_t endpoint_hash(const SocketAddress& address);
 
-// One port of one Service with the endpoints that may get requests now: the ready ones, or, when there are none, those that are
+// How the endpoints of a service port are spoken to.
+struct Transport {
+  bool http2 = false;
+  bool tls = false;
+  std::shared_ptr<const TlsConnector> connector;  // null with tls: it cannot be set up, and nothing may be sent
+  bool usable() const { return !tls || connector; }
+  bool operator==(const Transport&) const = default;
+};
+
+// One port of one Service, as one transport reaches it, with the endpoints that may get requests now: the ready ones, or, when there are none, those that are
 // terminating and still serve.
 struct Upstream {
   std::uint32_t id = 0;    // small, stable while the service port is in use
   std::string name;        // "default/web:80"
+  Transport transport;
   std::vector<Endpoint> endpoints;
   std::shared_ptr<std::atomic<std::uint32_t>> turn;  // round robin, over all threads
-  std::shared_ptr<UpstreamStats> stats;
+  std::shared_ptr<UpstreamStats> stats;  // of the service port, over all transports
 };
 
 enum class PathType : std::uint8_t { exact, prefix, implementation_specific };

@@ -10,6 +10,20 @@ namespace {
 constexpr std::size_t kMaxExtension = 256;
 constexpr std::size_t kMaxTrailers = 8 << 10;
 
+// "1a2b\r\n" into `out` (at least 20 bytes); returns its size.
+std::size_t write_chunk_size(char* out, std::uint64_t size) {
+  char digits[16];
+  std::size_t n = 0;
+  do {
+    digits[n++] = "0123456789abcdef"[size & 15];
+    size >>= 4;
+  } while (size != 0);
+  for (std::size_t i = 0; i < n; ++i) out[i] = digits[n - 1 - i];
+  out[n] = '\r';
+  out[n + 1] = '\n';
+  return n + 2;
+}
+
 }  // namespace
 
 void BodyDecoder::start(Kind kind, std::uint64_t length) {
@@ -109,17 +123,17 @@ bool BodyDecoder::end_of_input() {
   return done();
 }
 
-std::size_t write_chunk_size(char* out, std::uint64_t size) {
-  char digits[16];
-  std::size_t n = 0;
-  do {
-    digits[n++] = "0123456789abcdef"[size & 15];
-    size >>= 4;
-  } while (size != 0);
-  for (std::size_t i = 0; i < n; ++i) out[i] = digits[n - 1 - i];
-  out[n] = '\r';
-  out[n + 1] = '\n';
-  return n + 2;
+void ChunkedParts::add_body(std::string_view data, bool end, std::string_view trailers, bool chunked) {
+  if (!data.empty()) {
+    if (chunked) add({size_, write_chunk_size(size_, data.size())});
+    add(data);
+    if (chunked) add("\r\n");
+  }
+  if (end && chunked) {
+    add("0\r\n");
+    add(trailers);
+    add("\r\n");
+  }
 }
 
 }  // namespace fairlead::ingress

@@ -3,6 +3,8 @@
 // not forwarded, every line ends with CRLF. Source: RFC 9112 (6, 7.1).
 #pragma once
 
+#include <sys/uio.h>
+
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -43,7 +45,24 @@ class BodyDecoder {
   std::string trailers_;
 };
 
-// "1a2b\r\n" into `out` (at least 20 bytes); returns its size.
-std::size_t write_chunk_size(char* out, std::uint64_t size);
+// Pieces of a message for one write, with the framing of chunks around a body. Points to what it is given.
+class ChunkedParts {
+ public:
+  ChunkedParts() = default;
+  ChunkedParts(const ChunkedParts&) = delete;
+  ChunkedParts& operator=(const ChunkedParts&) = delete;
+  void add(std::string_view piece) {
+    if (!piece.empty()) parts_[count_++] = {const_cast<char*>(piece.data()), piece.size()};
+  }
+  // Once. `end`: that was all of the body; trailers follow where it is chunked.
+  void add_body(std::string_view data, bool end, std::string_view trailers, bool chunked);
+  const iovec* data() const { return parts_; }
+  int count() const { return count_; }
+
+ private:
+  iovec parts_[8];
+  int count_ = 0;
+  char size_[20];
+};
 
 }  // namespace fairlead::ingress

@@ -1,71 +1,73 @@
-// Backend: an HTTP/1.1 connection to an endpoint, one exchange at a time, kept between them. Owned by itself (it ends through
-// Reactor::bury). Thread: its worker's.
+// BackendConnection: what connections to an endpoint have in common, whatever is spoken on them: connecting, TLS, reading and
+// writing without waiting. Owned by itself (it ends through Reactor::bury). Thread: its worker's.
+//
+// open_backend() is how an exchange gets a stream to an endpoint: an HTTP/1.1 connection of its own (backend_http1.h) or a stream
+// of a shared HTTP/2 connection (backend_http2.h), as the service port's transport says.
 #pragma once
 
 #include <memory>
 #include <string>
+#include <string_view>
 
-#include "ingress/http1/body.h"
 #include "ingress/runtime/exchange.h"
 #include "ingress/runtime/reactor.h"
 #include "ingress/runtime/tls.h"
 
+struct iovec;
+
 namespace fairlead::ingress {
 
-class Backend final : public Handler, public BackendStream {
+// `fresh`: not on a connection that has been used. Null: no descriptor could be had. The stream begins with start().
+BackendStream* open_backend(Worker& worker, UpstreamState& upstream, const std::shared_ptr<EndpointState>& endpoint, bool fresh);
+
+class BackendConnection : public Handler {
  public:
-  // Takes an idle connection or makes one (connecting goes on in the background). Null: no descriptor could be had.
-  static Backend* obtain(Worker& worker, UpstreamState& upstream, const std::shared_ptr<EndpointState>& endpoint, bool fresh);
-  void start(Exchange& exchange);
-  bool reused() const { return served_ > 0; }
-  void close_idle();  // its endpoint has gone
-  void end() { cancel(); }  // with its worker
-  std::size_t place = 0;  // in the worker's list
+  virtual void retire() = 0;  // its endpoint has gone: no more requests, and closed when the last has ended
+  virtual void end() = 0;     // with its worker
+  std::size_t place = 0;      // in the worker's list
 
-  void send_body(std::string_view data, bool end, std::string_view trailers) override;
-  void send_raw(std::string_view data) override;
-  void pause_response() override { paused_ = true; }
-  void resume_response() override;
-  void cancel() override;
-  std::size_t backlog() const override { return out_.size() - sent_; }
+  void on_events(std::uint32_t events) final;
+  void on_later() final;
 
-  void on_events(std::uint32_t events) override;
-  void on_timer() override;
-  void on_later() override;
-
- private:
-  Backend(Worker& worker, UpstreamState& upstream, std::shared_ptr<EndpointState> endpoint);
+ protected:
+  BackendConnection(Worker& worker, UpstreamState& upstream, std::shared_ptr<EndpointState> endpoint);
   bool connect();
-  void finish_connect();
-  void read_some();
-  void on_end_of_input();
-  void process(std::string_view bytes);
-  bool take_head(std::string_view& bytes);
-  void take_body(std::string_view bytes, bool first);
-  void complete(bool reusable);
-  void write_parts(const struct iovec* parts, int count);
+  // Connected, through TLS if there is any.
+  bool ready() const { return phase_ == Phase::ready; }
+  bool closed() const { return closed_; }
+  bool hangup() const { return hangup_; }
+  bool readable() const { return readable_; }
+  bool more_waits() const { return more_waits_; }
+  // Writes at once what the socket takes; the rest stays in out_.
+  void write_parts(const iovec* parts, int count);
   void flush();
-  void fail(BackendFailure failure, std::string_view why);
-  void detach();
-  void go_idle();
-  static void close_idle_from_pool(Backend& b);
+  std::size_t backlog() const { return out_.size() - sent_; }
+  void read_some();
   void close();
-  std::int64_t read_timeout_ms() const;
+  void leave_pool();  // of its endpoint
+
+  virtual void on_ready() = 0;
+  virtual void on_connect_failed(const std::string& why) = 0;
+  virtual bool wants_input() const = 0;
+  virtual void on_input(std::string_view bytes) = 0;
+  virtual void on_input_end(int error) = 0;  // 0: the backend has closed
+  virtual void on_flushed() = 0;             // some of what waited has gone
+  virtual void on_round() {}                 // asked for by Reactor::later
 
   Worker& worker_;
   UpstreamState& upstream_;
   const std::shared_ptr<EndpointState> endpoint_;
+  const std::shared_ptr<const Upstream> service_;  // as it was when this began
   Socket socket_;
-  Exchange* exchange_ = nullptr;
-  bool connecting_ = false, idle_ = false, closed_ = false, paused_ = false, tunnel_ = false;
-  bool readable_ = false, writable_ = false, hangup_ = false;
-  bool got_head_ = false, request_sent_ = false;
-  unsigned served_ = 0;
-  std::string in_;  // an incomplete head
-  std::size_t scanned_ = 0;
-  BodyDecoder body_;
   std::string out_;  // not yet taken by the socket
   std::size_t sent_ = 0;
+
+ private:
+  enum class Phase : std::uint8_t { connecting, handshaking, ready };
+  void advance();
+
+  Phase phase_ = Phase::connecting;
+  bool closed_ = false, readable_ = false, hangup_ = false, more_waits_ = false;
 };
 
 }  // namespace fairlead::ingress

@@ -7,6 +7,7 @@
 #include <sys/uio.h>
 
 #include "base/log.h"
+#include "ingress/proxy_protocol/header.h"
 #include "ingress/runtime/worker.h"
 
 namespace fairlead::ingress {
@@ -53,6 +54,11 @@ Client::Client(Worker& worker, int fd, const SocketAddress& peer, const SocketAd
 
 void Client::open(Worker& worker, int fd, const SocketAddress& peer, const SocketAddress& local, bool tls) {
   std::unique_ptr<Client> c(new Client(worker, fd, peer, local));
+  const auto& balancers = worker.options().proxy_protocol;
+  if (!balancers.empty()) {
+    if (!in_any(balancers, peer.ip)) return worker.count().proxy_rejected.add();
+    c->proxied_ = true;
+  }
   const int one = 1;
   ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
   if (tls) {
@@ -71,6 +77,7 @@ void Client::on_events(std::uint32_t events) {
   if ((events & (EPOLLIN | EPOLLRDHUP)) != 0) readable_ = true;
   if ((events & EPOLLRDHUP) != 0) hangup_ = true;
   if ((events & (EPOLLHUP | EPOLLERR)) != 0) return gone();
+  if (proxied_ && !take_proxy_header()) return;
   if (handshaking_ && !handshake()) return;
   if ((events & EPOLLOUT) != 0 && backlog() > 0) flush();
   if (closed_) return;
@@ -78,6 +85,29 @@ void Client::on_events(std::uint32_t events) {
   if (closed_) return;
   if (hangup_ && exchange_ && exchange_->request_complete() && !exchange_->tunnel()) return gone();
   if (readable_) read_some();
+}
+
+// Looks before it takes: what follows the header is for TLS, which reads for itself.
+bool Client::take_proxy_header() {
+  auto& scratch = worker_.scratch();
+  const auto n = ::recv(socket_.fd(), scratch.data(), kMostProxyHeader, MSG_PEEK);
+  if (n < 0 && (errno == EAGAIN || errno == EINTR)) return false;
+  const auto header = n > 0 ? parse_proxy_header({scratch.data(), static_cast<std::size_t>(n)}) : ProxyHeader{};
+  if (n > 0 && header.state == ProxyHeader::State::incomplete && !hangup_) return false;
+  if (header.state != ProxyHeader::State::good) {
+    worker_.count().proxy_rejected.add();
+    log::debug("PROXY header from {}: {}", peer_.address.to_string(), n > 0 && *header.why ? header.why : "the connection ended before it");
+    close();
+    return false;
+  }
+  if (::recv(socket_.fd(), scratch.data(), header.size, 0) != static_cast<ssize_t>(header.size)) return close(), false;
+  proxied_ = false;
+  if (header.source) {
+    peer_.address = header.source->ip;
+    peer_.port = header.source->port;
+    peer_.local_port = header.destination->port;
+  }
+  return true;
 }
 
 bool Client::handshake() {
@@ -106,28 +136,30 @@ void Client::start_http2() {
 void Client::http2_has_output() { worker_.reactor().later(*this); }
 
 void Client::take_http2(std::string_view bytes) {
-  if (!http2_->receive(bytes)) log::debug("HTTP/2 of {}: malformed", peer_.address.to_string());
+  if (!http2_->protocol().receive(bytes)) log::debug("HTTP/2 of {}: malformed", peer_.address.to_string());
   pump_http2();
 }
 
 void Client::pump_http2() {
-  while (!closed_ && backlog() == 0 && http2_->wants_write()) {
-    http2_->produce(out_, 64 << 10);
+  auto& h = http2_->protocol();
+  while (!closed_ && backlog() == 0 && h.wants_write()) {
+    h.produce(out_, 64 << 10);
     if (backlog() == 0) break;
     flush();
   }
   if (closed_ || backlog() > 0) return;
-  if (http2_->finished()) {
+  if (h.finished()) {
     closing_ = true;
     scanned_ = 1;  // more may be coming
     return begin_linger();
   }
-  // Bytes that complete no frame extend nothing.
+  // Bytes that complete no frame extend nothing; neither does a window that stays shut.
   const auto& o = worker_.options();
-  const bool progress = std::exchange(http2_frames_, http2_->frames()) != http2_->frames();
-  if (http2_->streams() == 0) worker_.reactor().set_timer(*this, o.keep_alive_ms);
-  else if (!http2_->waits_for_client()) worker_.reactor().set_timer(*this, 0);
-  else if (progress) worker_.reactor().set_timer(*this, o.body_timeout_ms);
+  const bool progress = std::exchange(http2_progress_, h.progress()) != h.progress();
+  const bool waited = std::exchange(http2_waits_, h.waits_for_client());
+  if (h.streams() == 0) worker_.reactor().set_timer(*this, o.keep_alive_ms);
+  else if (!http2_waits_) worker_.reactor().set_timer(*this, 0);
+  else if (progress || !waited) worker_.reactor().set_timer(*this, o.body_timeout_ms);
 }
 
 void Client::on_later() {
@@ -138,7 +170,7 @@ void Client::on_later() {
 }
 
 void Client::on_timer() {
-  if (handshaking_ || lingering_ || closing_) return close();
+  if (proxied_ || handshaking_ || lingering_ || closing_) return close();
   if (backlog() > 0) {
     worker_.count().timeouts.add();
     socket_.reset_on_close();
@@ -312,36 +344,16 @@ void Client::send_head(const ResponseHead& head, const HeaderList& added, std::s
   }
   write_connection(out, request.http10);
   out += "\r\n";
-  char size[20];
-  iovec parts[4];
-  int n = 0;
-  const auto add = [&](std::string_view s) { parts[n++] = {const_cast<char*>(s.data()), s.size()}; };
-  add(out);
-  if (!first.empty() && mode_ != BodyMode::none) {
-    if (mode_ == BodyMode::chunked) add({size, write_chunk_size(size, first.size())});
-    add(first);
-    if (mode_ == BodyMode::chunked) add("\r\n");
-  }
-  write_parts(parts, n);
+  ChunkedParts parts;
+  parts.add(out);
+  if (mode_ != BodyMode::none) parts.add_body(first, false, {}, mode_ == BodyMode::chunked);
+  write_parts(parts.data(), parts.count());
 }
 
 void Client::send_data(std::string_view data, bool end, std::string_view trailers) {
-  char size[20];
-  iovec parts[6];
-  int n = 0;
-  const auto add = [&](std::string_view s) { parts[n++] = {const_cast<char*>(s.data()), s.size()}; };
-  const bool chunked = mode_ == BodyMode::chunked && !(exchange_ && exchange_->tunnel());
-  if (!data.empty()) {
-    if (chunked) add({size, write_chunk_size(size, data.size())});
-    add(data);
-    if (chunked) add("\r\n");
-  }
-  if (end && chunked) {
-    add("0\r\n");
-    add(trailers);
-    add("\r\n");
-  }
-  if (n > 0) write_parts(parts, n);
+  ChunkedParts parts;
+  parts.add_body(data, end, trailers, mode_ == BodyMode::chunked && !(exchange_ && exchange_->tunnel()));
+  if (parts.count() > 0) write_parts(parts.data(), parts.count());
   if (end && exchange_ && exchange_->tunnel()) keep_ = false;
   if (exchange_ && exchange_->tunnel()) worker_.reactor().set_timer(*this, backlog() > 0 ? worker_.options().send_timeout_ms : 0);
 }
@@ -480,12 +492,12 @@ void Client::begin_linger() {
 
 void Client::gone() {
   if (auto* ex = exchange_) ex->client_gone();
-  if (http2_) http2_->client_gone();
+  if (http2_) http2_->protocol().drop_streams();
   close();
 }
 
 void Client::drain() {
-  if (http2_) return http2_->drain();
+  if (http2_) return http2_->protocol().drain();
   if (!exchange_ && backlog() == 0 && in_.empty()) close();
 }
 

@@ -43,6 +43,7 @@ class Client final : public Handler, public Downstream, public Http2Owner {
 
  private:
   Client(Worker& worker, int fd, const SocketAddress& peer, const SocketAddress& local);
+  bool take_proxy_header();
   bool handshake();
   void http2_has_output() override;
   void start_http2();
@@ -71,9 +72,11 @@ class Client final : public Handler, public Downstream, public Http2Owner {
   Peer peer_;
   Exchange* exchange_ = nullptr;
   std::unique_ptr<Http2Session> http2_;
-  std::uint64_t http2_frames_ = 0;
+  std::uint64_t http2_progress_ = 0;
+  bool http2_waits_ = false;
   BodyDecoder body_;
   BodyMode mode_ = BodyMode::none;
+  bool proxied_ = false;  // its PROXY header is still to come
   bool handshaking_ = false, closed_ = false, paused_ = false, readable_ = false, hangup_ = false;
   bool keep_ = true, closing_ = false, lingering_ = false, parsing_ = false;
   unsigned requests_ = 0;

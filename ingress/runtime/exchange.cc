@@ -235,6 +235,8 @@ bool Exchange::check_limits() {
 void Exchange::forward() {
   if (!target_->upstream) return reply_status(503, "the service does not exist");
   const auto& policy = *target_->policy;
+  // Never in the clear, nor to anybody, where TLS is asked for and cannot be had. (A canary's own policy has not been asked yet.)
+  if (!target_->upstream->transport.usable() || !policy.refuse.empty()) return reply_status(503, "how to reach the backend is not understood");
   if (policy.max_body_bytes != 0 && request_.content_length && *request_.content_length > policy.max_body_bytes) {
     request_.keep_alive = false;
     return reply_status(413, "the body is larger than allowed");
@@ -406,7 +408,7 @@ void Exchange::try_backend() {
     return reply_status(503, upstream_->endpoints().empty() ? "the service has no endpoints" : "all endpoints are at their limit");
   }
   ++tries_;
-  auto* backend = Backend::obtain(worker_, *upstream_, endpoint_, fresh_connection_);
+  auto* backend = open_backend(worker_, *upstream_, endpoint_, fresh_connection_);
   if (!backend) {
     worker_.count().connect_failures.add();
     upstream_->failed(*endpoint_, now);
@@ -569,7 +571,7 @@ bool Exchange::may_try_again(BackendFailure failure) const {
   const auto most = r.tries == 0 ? std::max<std::size_t>(upstream_->endpoints().size(), 1) : r.tries;
   if (tries_ >= most) return false;
   if (r.within_seconds != 0 && worker_.reactor().now_us() - started_us_ > r.within_seconds * 1'000'000) return false;
-  const bool nothing_sent = failure == BackendFailure::connect || failure == BackendFailure::connect_timeout;
+  const bool nothing_sent = failure <= BackendFailure::refused;
   return nothing_sent || r.non_idempotent || idempotent(request_.method);
 }
 
@@ -588,7 +590,8 @@ void Exchange::again_or_fail(BackendFailure failure) {
 void Exchange::on_failed(BackendFailure failure, std::string_view why) {
   backend_ = nullptr;
   // A kept connection that its other side closed at the same moment says nothing about the endpoint, and costs no try.
-  if (failure == BackendFailure::broken && !fresh_connection_ && !response_started_ && replayable_ && idempotent(request_.method)) {
+  const bool unseen = failure == BackendFailure::refused || (failure == BackendFailure::broken && idempotent(request_.method));
+  if (unseen && !fresh_connection_ && !response_started_ && replayable_) {
     fresh_connection_ = true;
     --tries_;
     return try_backend();
@@ -598,6 +601,7 @@ void Exchange::on_failed(BackendFailure failure, std::string_view why) {
   if (upstream_->failed(*endpoint_, worker_.reactor().now_ms())) counters.ejections.add();
   note_ = failure == BackendFailure::connect           ? "cannot connect to the endpoint"
           : failure == BackendFailure::connect_timeout ? "connecting took too long"
+          : failure == BackendFailure::refused         ? "the backend refused the request"
           : failure == BackendFailure::read_timeout    ? "the backend is silent"
           : failure == BackendFailure::invalid         ? "the answer is malformed"
                                                        : "the backend broke the connection";

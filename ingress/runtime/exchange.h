@@ -51,6 +51,8 @@ class Downstream {
 class BackendStream {
  public:
   virtual ~BackendStream() = default;
+  virtual void start(Exchange& exchange) = 0;  // sends the request; may fail from within
+  virtual bool reused() const = 0;             // on a connection that has served others
   virtual void send_body(std::string_view data, bool end, std::string_view trailers) = 0;
   virtual void send_raw(std::string_view data) = 0;  // tunnels
   virtual void pause_response() = 0;
@@ -70,7 +72,8 @@ struct Peer {
   std::string headers;      // X-Real-IP and so on, made once
 };
 
-enum class BackendFailure : std::uint8_t { connect, connect_timeout, broken, read_timeout, invalid };
+// `refused`: the backend says that it has not looked at the request.
+enum class BackendFailure : std::uint8_t { connect, connect_timeout, refused, broken, read_timeout, invalid };
 
 class Exchange {
  public:

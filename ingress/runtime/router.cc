@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <set>
 
 namespace fairlead::ingress {
 namespace {
@@ -53,10 +54,20 @@ void write_routes(std::string& out, const RouteTable& table) {
   }
 }
 
+// One of each service port: all its transports share the counters.
+std::vector<const Upstream*> service_ports(const RouteTable& table) {
+  std::set<const UpstreamStats*> seen;
+  std::vector<const Upstream*> out;
+  for (const auto& u : table.upstreams)
+    if (seen.insert(u->stats.get()).second) out.push_back(u.get());
+  return out;
+}
+
 void write_upstreams(std::string& out, const RouteTable& table) {
+  const auto ports = service_ports(table);
   const auto all = [&](std::string_view name, std::string_view help, auto field) {
     family(out, name, "counter", help);
-    for (const auto& u : table.upstreams)
+    for (const auto* u : ports)
       if (const auto n = u->stats->sum(field); n > 0) out += fmt::format("{}{{service=\"{}\"}} {}\n", name, escaped(u->name), n);
   };
   using C = UpstreamCounters;
@@ -66,7 +77,7 @@ void write_upstreams(std::string& out, const RouteTable& table) {
   all("fairlead_ingress_backend_ejections_total", "Endpoints taken out for a time after failures in a row.", [](const C& c) -> const Count& { return c.ejections; });
   all("fairlead_ingress_backend_refused_total", "Requests that no endpoint would take.", [](const C& c) -> const Count& { return c.refused; });
   family(out, "fairlead_ingress_backend_endpoints", "gauge", "Endpoints that may get requests, by service port.");
-  for (const auto& u : table.upstreams) out += fmt::format("fairlead_ingress_backend_endpoints{{service=\"{}\"}} {}\n", escaped(u->name), u->endpoints.size());
+  for (const auto* u : ports) out += fmt::format("fairlead_ingress_backend_endpoints{{service=\"{}\"}} {}\n", escaped(u->name), u->endpoints.size());
 }
 
 }  // namespace
@@ -126,6 +137,7 @@ std::string Router::metrics_text() const {
   out += fmt::format("fairlead_ingress_connections {}\n", connections());
   total("fairlead_ingress_accepted_total", "Client connections accepted.", &C::accepted);
   total("fairlead_ingress_refused_total", "Client connections closed at once, over the limit.", &C::refused);
+  total("fairlead_ingress_proxy_protocol_rejected_total", "Connections closed for want of a good PROXY header from a trusted address.", &C::proxy_rejected);
   total("fairlead_ingress_tls_handshakes_total", "TLS handshakes completed.", &C::handshakes);
   total("fairlead_ingress_tls_handshake_failures_total", "TLS handshakes that failed.", &C::handshake_failures);
   total("fairlead_ingress_heads_total", "Request heads read.", &C::requests);

@@ -4,6 +4,7 @@
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
+#include <openssl/x509v3.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -48,13 +49,21 @@ int choose_protocol(SSL*, const unsigned char** out, unsigned char* out_size, co
   return SSL_TLSEXT_ERR_OK;
 }
 
+constexpr const char* kCiphers = "ECDHE+AESGCM:ECDHE+CHACHA20";  // of TLS 1.2
+
+// What both sides have in common.
+void set_manners(SSL_CTX* c) {
+  SSL_CTX_set_options(c, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
+  SSL_CTX_set_mode(c, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
+}
+
 Context make_context() {
   Context c(SSL_CTX_new(TLS_server_method()));
   if (!c) return c;
   SSL_CTX_set_min_proto_version(c.get(), TLS1_2_VERSION);
-  SSL_CTX_set_options(c.get(), SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_IGNORE_UNEXPECTED_EOF);
-  SSL_CTX_set_mode(c.get(), SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
-  SSL_CTX_set_cipher_list(c.get(), "ECDHE+AESGCM:ECDHE+CHACHA20");
+  set_manners(c.get());
+  SSL_CTX_set_options(c.get(), SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_IGNORE_UNEXPECTED_EOF);
+  SSL_CTX_set_cipher_list(c.get(), kCiphers);
   static constexpr unsigned char id[] = "fairlead-ingress";
   SSL_CTX_set_alpn_select_cb(c.get(), &choose_protocol, nullptr);
   SSL_CTX_set_session_id_context(c.get(), id, sizeof(id) - 1);
@@ -77,6 +86,36 @@ Result<> use_chain(SSL_CTX* context, const std::string& pem) {
   return {};
 }
 
+Result<> use_key(SSL_CTX* context, const std::string& pem) {
+  const Bio bio(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())));
+  const Key key(PEM_read_bio_PrivateKey(bio.get(), nullptr, no_password, nullptr));
+  if (!key) return failed("tls.key holds no private key");
+  if (SSL_CTX_use_PrivateKey(context, key.get()) != 1) return failed("tls.key");
+  if (SSL_CTX_check_private_key(context) != 1) return failed("tls.key does not belong to tls.crt");
+  return {};
+}
+
+// Chain and name of each backend, during the handshake.
+Result<> verify_backends(SSL_CTX* context, const BackendTls& tls, const std::string& ca_pem) {
+  const Bio bio(BIO_new_mem_buf(ca_pem.data(), static_cast<int>(ca_pem.size())));
+  auto* store = SSL_CTX_get_cert_store(context);
+  unsigned n = 0;
+  for (;; ++n) {
+    const Certificate ca(PEM_read_bio_X509_AUX(bio.get(), nullptr, no_password, nullptr));
+    if (!ca) break;
+    if (X509_STORE_add_cert(store, ca.get()) != 1) return failed("ca.crt");
+  }
+  ERR_clear_error();  // the end of the file
+  if (n == 0) return fail(ErrorCode::invalid_argument, "ca.crt holds no certificate");
+  SSL_CTX_set_verify(context, SSL_VERIFY_PEER, nullptr);
+  SSL_CTX_set_verify_depth(context, static_cast<int>(tls.verify_depth));
+  auto* parameters = SSL_CTX_get0_param(context);
+  X509_VERIFY_PARAM_set_hostflags(parameters, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
+  const bool named = IpAddress::parse(tls.name) ? X509_VERIFY_PARAM_set1_ip_asc(parameters, tls.name.c_str()) == 1
+                                                : X509_VERIFY_PARAM_set1_host(parameters, tls.name.data(), tls.name.size()) == 1;
+  return named ? Result<>{} : failed("proxy-ssl-name");
+}
+
 }  // namespace
 
 ServerCertificate::~ServerCertificate() { SSL_CTX_free(context_); }
@@ -86,12 +125,39 @@ Result<std::shared_ptr<const ServerCertificate>> load_certificate(const std::str
   auto context = make_context();
   if (!context) return failed("TLS context");
   FL_CHECK(use_chain(context.get(), chain_pem));
-  const Bio bio(BIO_new_mem_buf(key_pem.data(), static_cast<int>(key_pem.size())));
-  const Key key(PEM_read_bio_PrivateKey(bio.get(), nullptr, no_password, nullptr));
-  if (!key) return failed("tls.key holds no private key");
-  if (SSL_CTX_use_PrivateKey(context.get(), key.get()) != 1) return failed("tls.key");
-  if (SSL_CTX_check_private_key(context.get()) != 1) return failed("tls.key does not belong to tls.crt");
+  FL_CHECK(use_key(context.get(), key_pem));
   return std::make_shared<const ServerCertificate>(context.release());
+}
+
+TlsConnector::~TlsConnector() { SSL_CTX_free(context_); }
+
+Result<std::shared_ptr<const TlsConnector>> load_connector(const BackendTls& tls, bool http2, const std::string& ca_pem, const std::string& chain_pem, const std::string& key_pem) {
+  ERR_clear_error();
+  Context c(SSL_CTX_new(TLS_client_method()));
+  if (!c) return failed("TLS context");
+  SSL_CTX_set_min_proto_version(c.get(), tls.tls12 ? TLS1_2_VERSION : TLS1_3_VERSION);
+  SSL_CTX_set_max_proto_version(c.get(), tls.tls13 ? TLS1_3_VERSION : TLS1_2_VERSION);
+  set_manners(c.get());
+  // Whatever is asked for: no cipher without encryption or authentication.
+  const auto ciphers = tls.ciphers.empty() ? std::string(kCiphers) : tls.ciphers + ":!aNULL:!eNULL";
+  if (SSL_CTX_set_cipher_list(c.get(), ciphers.c_str()) != 1) return failed("proxy-ssl-ciphers");
+  static constexpr unsigned char h2[] = "\x02h2", h1[] = "\x08http/1.1";
+  SSL_CTX_set_alpn_protos(c.get(), http2 ? h2 : h1, http2 ? sizeof(h2) - 1 : sizeof(h1) - 1);
+  if (!chain_pem.empty() || !key_pem.empty()) {
+    FL_CHECK(use_chain(c.get(), chain_pem));
+    FL_CHECK(use_key(c.get(), key_pem));
+  }
+  if (tls.verify) FL_CHECK(verify_backends(c.get(), tls, ca_pem));
+  return std::make_shared<const TlsConnector>(c.release(), tls.send_name && !IpAddress::parse(tls.name) ? tls.name : std::string());
+}
+
+ssl_st* TlsConnector::connect(int fd) const {
+  SSL* ssl = SSL_new(context_);
+  if (!ssl) return nullptr;
+  if (!send_name_.empty() && SSL_set_tlsext_host_name(ssl, send_name_.c_str()) != 1) return SSL_free(ssl), nullptr;
+  SSL_set_fd(ssl, fd);
+  SSL_set_connect_state(ssl);
+  return ssl;
 }
 
 Result<std::shared_ptr<const ServerCertificate>> make_fallback_certificate() {
@@ -240,6 +306,12 @@ int Socket::handshake() {
   if (r == 1) return 1;
   const int e = SSL_get_error(ssl_, r);
   return e == SSL_ERROR_WANT_READ || e == SSL_ERROR_WANT_WRITE ? 0 : -1;
+}
+
+std::string Socket::handshake_error() const {
+  const auto verdict = ssl_ ? SSL_get_verify_result(ssl_) : X509_V_OK;
+  if (verdict != X509_V_OK) return std::string("the certificate is not accepted: ") + X509_verify_cert_error_string(verdict);
+  return ERR_peek_error() != 0 ? openssl_error() : "the handshake broke off";
 }
 
 bool Socket::negotiated_http2() const {

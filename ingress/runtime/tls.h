@@ -1,5 +1,5 @@
-// TLS 1.2 and 1.3 to clients: certificates of the route table chosen by server name, ALPN for HTTP/2 and HTTP/1.1. OpenSSL stays
-// in tls.cc. A certificate is immutable and shared by all threads; connections that use one which has been replaced keep it.
+// TLS 1.2 and 1.3 to clients (certificates of the route table chosen by server name, ALPN for HTTP/2 and HTTP/1.1) and to backends
+// (as the proxy-ssl-* annotations say; where a check is asked for, nothing is sent before it has passed). OpenSSL stays in tls.cc. A certificate is immutable and shared by all threads; connections that use one which has been replaced keep it.
 // Errors: what OpenSSL says, as text.
 #pragma once
 
@@ -12,6 +12,7 @@
 #include <string_view>
 
 #include "base/result.h"
+#include "ingress/core/policy.h"
 
 struct ssl_st;
 struct ssl_ctx_st;
@@ -36,6 +37,23 @@ class ServerCertificate {
 Result<std::shared_ptr<const ServerCertificate>> load_certificate(const std::string& chain_pem, const std::string& key_pem);
 // For names that no Ingress has a certificate for: made when the program starts, valid for nobody.
 Result<std::shared_ptr<const ServerCertificate>> make_fallback_certificate();
+
+// How one kind of backend is spoken to. Immutable, shared by all threads.
+class TlsConnector {
+ public:
+  TlsConnector(ssl_ctx_st* context, std::string send_name) : context_(context), send_name_(std::move(send_name)) {}
+  ~TlsConnector();
+  TlsConnector(const TlsConnector&) = delete;
+  TlsConnector& operator=(const TlsConnector&) = delete;
+  ssl_st* connect(int fd) const;  // null: out of memory
+
+ private:
+  ssl_ctx_st* context_;
+  std::string send_name_;  // empty: no server name is sent
+};
+// PEM texts may be empty: no CA (nothing can be checked), no certificate of our own. ALPN offers one protocol: `http2` h2, else
+// http/1.1.
+Result<std::shared_ptr<const TlsConnector>> load_connector(const BackendTls& tls, bool http2, const std::string& ca_pem, const std::string& chain_pem, const std::string& key_pem);
 
 // What a connection gets for its server name.
 struct TlsChoice {
@@ -72,6 +90,7 @@ class Socket {
   ssize_t read(char* to, std::size_t n);
   ssize_t write(const iovec* parts, int count);
   int handshake();  // 1 done, 0 not yet, -1 failed
+  std::string handshake_error() const;  // after -1, before anything else
   bool negotiated_http2() const;
   std::string server_name() const;  // in lower case, as this connection's client said it
   std::shared_ptr<const ClientIdentity> client_identity() const;  // null: no certificate was asked for

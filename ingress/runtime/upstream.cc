@@ -28,8 +28,8 @@ UpstreamState::~UpstreamState() = default;
 
 void UpstreamState::adopt(const std::shared_ptr<const Upstream>& upstream, std::int64_t now_ms) {
   if (upstream == upstream_) return;
-  // The number may have passed on to another service port.
-  const bool same = upstream_ && upstream_->name == upstream->name;
+  // The number may have passed on to another service port, or certificates have been replaced.
+  const bool same = upstream_ && upstream_->name == upstream->name && upstream_->transport == upstream->transport;
   const bool first = !upstream_;
   std::unordered_map<SocketAddress, std::shared_ptr<EndpointState>> old;
   for (auto& e : endpoints_) old.emplace(e->endpoint.address, e);
@@ -49,9 +49,8 @@ void UpstreamState::adopt(const std::shared_ptr<const Upstream>& upstream, std::
   }
   for (auto& [address, e] : old) {
     e->gone = true;
-    auto idle = std::move(e->idle);
-    e->idle.clear();
-    for (auto* b : idle) b->close_idle();
+    const auto connections = e->pool;
+    for (auto* c : connections) c->retire();
   }
   endpoints_ = std::move(next);
   if (!same) budget_ = limits_.retry_burst / 2;

@@ -14,7 +14,7 @@
 
 namespace fairlead::ingress {
 
-class Backend;
+class BackendConnection;
 
 struct UpstreamLimits {
   unsigned endpoint_requests = 0;       // at once to one endpoint by one worker; 0: no limit
@@ -37,7 +37,8 @@ struct EndpointState {
   std::int64_t ejected_until = 0;
   std::int64_t since = 0;
   bool gone = false;
-  std::vector<Backend*> idle;  // owned by themselves; last in, first out
+  // Owned by themselves. HTTP/1.1: idle ones, last in, first out; HTTP/2: all, shared by their streams.
+  std::vector<BackendConnection*> pool;
 };
 
 class UpstreamState {
@@ -46,6 +47,7 @@ class UpstreamState {
   ~UpstreamState();
   void adopt(const std::shared_ptr<const Upstream>& upstream, std::int64_t now_ms);
   const Upstream* current() const { return upstream_.get(); }
+  const std::shared_ptr<const Upstream>& shared() const { return upstream_; }
 
   struct Choice {
     enum class Kind { turn, least, hash, pinned } kind = Kind::turn;

@@ -251,12 +251,12 @@ void Worker::client_closed(Client& c) {
   counters_.connections.store(static_cast<std::int64_t>(clients_.size()), std::memory_order_relaxed);
 }
 
-void Worker::backend_opened(Backend& b) {
+void Worker::backend_opened(BackendConnection& b) {
   b.place = backends_.size();
   backends_.push_back(&b);
 }
 
-void Worker::backend_closed(Backend& b) {
+void Worker::backend_closed(BackendConnection& b) {
   backends_.back()->place = b.place;
   backends_[b.place] = backends_.back();
   backends_.pop_back();

@@ -42,17 +42,19 @@ struct WorkerOptions {
   unsigned max_connections = 0;        // of one worker; 0: what descriptors allow
   bool trust_forwarded = false;        // X-Forwarded-* of clients
   bool request_ids = true;
+  // Each connection begins with a PROXY header, and only these addresses may connect. Empty: no PROXY protocol.
+  std::vector<Prefix> proxy_protocol;
   AccessLog access_log = AccessLog::off;
   int access_log_fd = 1;
 };
 
 struct alignas(64) WorkerCounters {
-  Count accepted, refused, handshakes, handshake_failures, requests, bad_requests, timeouts, connect_failures;
+  Count accepted, refused, proxy_rejected, handshakes, handshake_failures, requests, bad_requests, timeouts, connect_failures;
   Count auth_asked, auth_kept, auth_denied, auth_faults, mirrors, mirrors_dropped;
   std::atomic<std::int64_t> connections{0};
 };
 
-class Backend;
+class BackendConnection;
 class Client;
 class Listener;
 class OwnCall;
@@ -102,8 +104,8 @@ class Worker {
   TlsAcceptor& tls() { return *tls_; }
   void client_opened(Client& client);
   void client_closed(Client& client);
-  void backend_opened(Backend& backend);
-  void backend_closed(Backend& backend);
+  void backend_opened(BackendConnection& backend);
+  void backend_closed(BackendConnection& backend);
   void call_opened(OwnCall& call);
   void call_closed(OwnCall& call);
   unsigned& mirrors() { return mirrors_; }  // under way
@@ -137,7 +139,7 @@ class Worker {
   std::string compose_;
   std::unique_ptr<TlsAcceptor> tls_;
   std::vector<Client*> clients_;
-  std::vector<Backend*> backends_;
+  std::vector<BackendConnection*> backends_;
   std::vector<OwnCall*> calls_;
   unsigned mirrors_ = 0;
   std::array<std::uint64_t, 2> random_state_{};

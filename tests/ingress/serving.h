@@ -10,6 +10,7 @@
 
 #include "ingress/runtime/client_auth.h"
 #include "ingress/runtime/router.h"
+#include "tests/ingress/http2_wire.h"
 #include "tests/ingress/net.h"
 #include "tests/ingress/world.h"
 
@@ -25,6 +26,7 @@ class Serving {
     compile.any_class_if_none = compile.local_addresses = true;
     compile.threads = threads;
     compile.load_certificate = [](const std::string& chain, const std::string& key) { return load_certificate(chain, key); };
+    compile.load_connector = [](const BackendTls& tls, bool http2, const std::string& ca, const std::string& chain, const std::string& key) { return load_connector(tls, http2, ca, chain, key); };
     compile.load_authorities = [](const std::string& ca, const std::string& crl) { return load_authorities(ca, crl); };
     if (!options.https.empty()) compile.fallback_certificate = make_fallback_certificate().value_or(nullptr);
     compiler_ = std::make_unique<Compiler>(compile);

@@ -509,18 +509,6 @@ TEST(Policies, BasicAuth) {
 
 // ---- HTTP/2: what a hostile client may send, by hand. What honest ones do is in program_test.
 
-std::string frame(int type, int flags, int stream, const std::string& payload) {
-  std::string out;
-  for (const int shift : {16, 8, 0}) out += static_cast<char>(payload.size() >> shift);
-  out += static_cast<char>(type);
-  out += static_cast<char>(flags);
-  for (const int shift : {24, 16, 8, 0}) out += static_cast<char>(stream >> shift);
-  return out + payload;
-}
-const std::string kPreface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-// GET http / with :authority h, all from the static table but the last.
-const std::string kGetBlock = std::string("\x82\x86\x84\x41\x01", 5) + "h";
-
 // Reads frames until the connection ends; the error code of the GOAWAY, or -1.
 int goaway_code(Stream& s) {
   int code = -1;
@@ -577,7 +565,6 @@ TEST(Http2, MalformedRequestsReachNoBackend) {
   std::atomic<int> requests{0};
   Backends backend(answering([&](const std::string&) { return ++requests, ok(""); }));
   Serving s(one_service("web", backend.port()));
-  const auto literal = [](const std::string& name, const std::string& value) { return std::string(1, '\0') + static_cast<char>(name.size()) + name + static_cast<char>(value.size()) + value; };
   const std::string start("\x82\x86", 2);
   for (const auto& block : {start + literal(":path", "/x HTTP/1.1\r\nEvil: y") + literal(":authority", "h"), start + literal(":path", "/a b") + literal(":authority", "h"),
                             start + "\x84" + literal(":authority", "h\r\nX: y"), kGetBlock + literal("x", "a\r\nb: c"), kGetBlock + literal("transfer-encoding", "chunked"),

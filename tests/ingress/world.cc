@@ -57,4 +57,21 @@ spec:
 )", name, host.empty() ? "host: ''" : "host: \"" + host + "\"", path, type, service, annotations, extra);
 }
 
+std::string secret_yaml(const std::string& name, const std::string& ca, const std::string& chain, const std::string& key) {
+  std::string out = fmt::format("---\napiVersion: v1\nkind: Secret\nmetadata: {{name: {}, namespace: default}}\nstringData:\n", name);
+  const auto add = [&](const char* field, const std::string& pem) {
+    if (pem.empty()) return;
+    out += fmt::format("  {}: |\n    ", field);
+    for (const char c : pem) {
+      out += c;
+      if (c == '\n') out += "    ";
+    }
+    out += '\n';
+  };
+  add("ca.crt", ca);
+  add("tls.crt", chain);
+  add("tls.key", key);
+  return out;
+}
+
 }  // namespace fairlead::ingress

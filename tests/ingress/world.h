@@ -15,4 +15,7 @@ std::string service_yaml(const std::string& name, const std::vector<std::string>
 std::string ingress_yaml(const std::string& name, const std::string& host, const std::string& path, const std::string& type, const std::string& service,
                          const std::string& annotations = "{}", const std::string& extra = "");
 
+// A Secret with these PEM texts; empty ones are left out.
+std::string secret_yaml(const std::string& name, const std::string& ca, const std::string& chain, const std::string& key);
+
 }  // namespace fairlead::ingress
