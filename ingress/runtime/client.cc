@@ -1,8 +1,6 @@
 #include "ingress/runtime/client.h"
 
 #include <fmt/format.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
@@ -59,8 +57,6 @@ void Client::open(Worker& worker, int fd, const SocketAddress& peer, const Socke
     if (!in_any(balancers, peer.ip)) return worker.count().proxy_rejected.add();
     c->proxied_ = true;
   }
-  const int one = 1;
-  ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
   if (tls) {
     auto* ssl = worker.tls().accept(fd);
     if (!ssl) return;

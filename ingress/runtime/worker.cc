@@ -1,6 +1,7 @@
 #include "ingress/runtime/worker.h"
 
 #include <fmt/format.h>
+#include <netinet/tcp.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -105,6 +106,7 @@ Result<> Worker::listen(const SocketAddress& address, bool tls) {
   const int one = 1, off = 0;
   ::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
   ::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEPORT, &one, sizeof(one));
+  ::setsockopt(fd.get(), IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));  // accepted sockets inherit it
   if (address.ip.is_v6()) ::setsockopt(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, address.ip.is_unspecified() ? &off : &one, sizeof(one));
   if (::bind(fd.get(), k.get(), k.size) != 0) return fail_errno(errno, "bind {}", address.to_string());
   if (::listen(fd.get(), 4096) != 0) return fail_errno(errno, "listen {}", address.to_string());

@@ -10,6 +10,7 @@
 #include <mutex>
 
 #include "base/pki.h"
+#include "base/process.h"
 #include "ingress/http2/server_session.h"
 #include "tests/ingress/serving.h"
 
@@ -118,6 +119,19 @@ TEST(Http2Backend, ManyClientsShareAConnection) {
     for (int i = 0; i < 40; ++i) ASSERT_THAT(clients[static_cast<std::size_t>(i)].message(), HasSubstr("/" + std::to_string(i) + " ")) << round;
   }
   EXPECT_EQ(backend.connections(), 1);
+}
+
+// Ten clients with twenty requests at once each, from a program that knows no mercy.
+TEST(Http2Backend, H2loadFindsFewConnectionsBehind) {
+  Backends backend(h2([](auto&, auto& s, const auto&, const auto& body, const auto&) { say(s, "200", body.empty() ? "small" : body); }));
+  Serving s(one_service("web", backend.port(), kGrpc));
+  ProcessOptions o;
+  o.argv = {"h2load", "-n", "4000", "-c", "10", "-m", "20", "-H", ":authority: h", "http://" + s.router().bound().at(0).to_string() + "/x"};
+  o.stdin_file = "/dev/null";
+  const auto r = run_command(o, {}, std::chrono::seconds(90));
+  ASSERT_TRUE(r) << r.error().message;
+  EXPECT_THAT(r->stdout_text, HasSubstr("4000 succeeded, 0 failed, 0 errored"));
+  EXPECT_LE(backend.connections(), 4);
 }
 
 // The first connection says that it goes away and looks at nothing; a POST is asked again, since it cannot have been seen.
