@@ -5,10 +5,12 @@
 
 #include <algorithm>
 
+#include "base/http/message.h"
+
 namespace fairlead::ingress {
 namespace {
 
-ClientJudgement refuse(unsigned status, const char* why) { return {Reply{status, {}, fmt::format("{} {}: {}\n", status, reason_of(status), why)}, why}; }
+ClientJudgement refuse(unsigned status, const char* why) { return {Reply{status, {}, fmt::format("{} {}: {}\n", status, http::reason_phrase(status), why)}, why}; }
 
 // The certificate is missing or bad: the page that explains it, or 400.
 ClientJudgement bad_certificate(const ClientAuth& auth, const char* why) {

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "base/http/message.h"
 #include "base/text.h"
 
 namespace fairlead::ingress {
@@ -93,7 +94,7 @@ Reply auth_refusal(const ExternalAuth& auth, const AuthVerdict& verdict, const R
   } else if (verdict.status == 401 && !verdict.challenge.empty()) {
     out.headers.emplace_back("WWW-Authenticate", verdict.challenge);
   }
-  out.body = fmt::format("{} {}\n", out.status, reason_of(out.status));
+  out.body = fmt::format("{} {}\n", out.status, http::reason_phrase(out.status));
   return out;
 }
 

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <memory>
 
+#include "base/http/message.h"
 #include "base/pki.h"
 #include "base/text.h"
 #include "kube/base64.h"
@@ -21,7 +22,7 @@ std::string url_with(std::string_view scheme, std::string_view host, std::uint32
 }
 
 Reply redirect(unsigned status, std::string url) {
-  return {status, {{"Location", std::move(url)}}, fmt::format("{} {}\n", status, reason_of(status))};
+  return {status, {{"Location", std::move(url)}}, fmt::format("{} {}\n", status, http::reason_phrase(status))};
 }
 
 std::optional<Reply> https_redirect(const Route& route, const RequestHead& request, std::string_view host, std::string_view path, const Asker& asker) {
@@ -149,52 +150,6 @@ std::string escape_unsafe(std::string_view url) {
   }
   return out;
 }
-
-std::string_view reason_of(unsigned status) {
-  switch (status) {
-    case 100: return "Continue";
-    case 101: return "Switching Protocols";
-    case 103: return "Early Hints";
-    case 200: return "OK";
-    case 201: return "Created";
-    case 202: return "Accepted";
-    case 204: return "No Content";
-    case 206: return "Partial Content";
-    case 301: return "Moved Permanently";
-    case 302: return "Found";
-    case 303: return "See Other";
-    case 304: return "Not Modified";
-    case 307: return "Temporary Redirect";
-    case 308: return "Permanent Redirect";
-    case 400: return "Bad Request";
-    case 401: return "Unauthorized";
-    case 403: return "Forbidden";
-    case 404: return "Not Found";
-    case 405: return "Method Not Allowed";
-    case 408: return "Request Timeout";
-    case 413: return "Content Too Large";
-    case 414: return "URI Too Long";
-    case 417: return "Expectation Failed";
-    case 421: return "Misdirected Request";
-    case 429: return "Too Many Requests";
-    case 431: return "Request Header Fields Too Large";
-    case 500: return "Internal Server Error";
-    case 501: return "Not Implemented";
-    case 502: return "Bad Gateway";
-    case 503: return "Service Unavailable";
-    case 504: return "Gateway Timeout";
-    case 505: return "HTTP Version Not Supported";
-    default: return "Unknown";
-  }
-}
-
-bool wants_https(const Route& route, std::string_view host, std::string_view path, const Asker& asker) {
-  const Policy& p = *route.target.policy;
-  if (asker.https || asker.https_port == 0 || host.empty() || is_acme_challenge(path)) return false;
-  return p.force_ssl_redirect || (p.ssl_redirect && route.tls);
-}
-
-bool is_acme_challenge(std::string_view path) { return path.starts_with("/.well-known/acme-challenge/"); }
 
 bool in_any(const std::vector<Prefix>& prefixes, const IpAddress& address) {
   return std::any_of(prefixes.begin(), prefixes.end(), [&](const Prefix& p) { return p.family() == address.family() && p.contains(address); });

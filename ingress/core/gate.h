@@ -65,6 +65,5 @@ std::optional<UserPassword> parse_basic(std::string_view authorization);
 Reply unauthorized(const BasicAuth& auth);
 // Does the password belong to the hash, as htpasswd and crypt(3) write it? May take tens of milliseconds.
 bool check_password(std::string_view password, std::string_view hash);
-std::string_view reason_of(unsigned status);
 
 }  // namespace fairlead::ingress

@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
+#include "base/http/message.h"
 #include "base/log.h"
 #include "ingress/proxy_protocol/header.h"
 #include "ingress/runtime/worker.h"
@@ -297,7 +298,7 @@ bool Client::parse_body(std::string_view rest, std::size_t& taken) {
 void Client::refuse(unsigned status, const char* why) {
   worker_.count().bad_requests.add();
   log::debug("{} to {}: {}", status, peer_.address.to_string(), why);
-  send_reply({status, {}, fmt::format("{} {}\n", status, reason_of(status))});
+  send_reply({status, {}, fmt::format("{} {}\n", status, http::reason_phrase(status))});
   closing_ = true;
   scanned_ = 1;  // more may be coming
   after_write();
@@ -318,7 +319,7 @@ void Client::send_head(const ResponseHead& head, const HeaderList& added, std::s
   decide_keep_alive();
   auto& out = worker_.compose();
   out.clear();
-  append_status(out, head.status, head.reason.empty() ? reason_of(head.status) : head.reason);
+  append_status(out, head.status, head.reason.empty() ? http::reason_phrase(head.status) : head.reason);
   const bool bodyless = request.method == "HEAD" || head.status == 204 || head.status == 304;
   append_fields(out, head.fields, !head.chunked);
   if (!head.has_server) out += "Server: fairlead\r\n";
@@ -357,7 +358,7 @@ void Client::send_data(std::string_view data, bool end, std::string_view trailer
 void Client::send_informational(const ResponseHead& head) {
   auto& out = worker_.compose();
   out.clear();
-  append_status(out, head.status, head.reason.empty() ? reason_of(head.status) : head.reason);
+  append_status(out, head.status, head.reason.empty() ? http::reason_phrase(head.status) : head.reason);
   append_fields(out, head.fields, false);
   out += "\r\n";
   const iovec part{out.data(), out.size()};
@@ -370,7 +371,7 @@ void Client::send_reply(const Reply& reply) {
   const bool head_only = exchange_ && exchange_->request().method == "HEAD";
   auto& out = worker_.compose();
   out.clear();
-  append_status(out, reply.status, reason_of(reply.status));
+  append_status(out, reply.status, http::reason_phrase(reply.status));
   out.append("Server: fairlead\r\nDate: ").append(worker_.date()).append("\r\n");
   if (reply.status != 204) out.append("Content-Type: text/plain\r\nContent-Length: ").append(std::to_string(reply.body.size())).append("\r\n");
   append_list(out, reply.headers);
@@ -384,7 +385,7 @@ void Client::send_reply(const Reply& reply) {
 void Client::start_tunnel(const ResponseHead& head, const HeaderList& added, std::string_view first) {
   auto& out = worker_.compose();
   out.clear();
-  append_status(out, 101, head.reason.empty() ? reason_of(101) : head.reason);
+  append_status(out, 101, head.reason.empty() ? http::reason_phrase(101) : head.reason);
   append_fields(out, head.fields, false);
   append_list(out, added);
   out.append("Connection: Upgrade\r\nUpgrade: ").append(head.upgrade).append("\r\n\r\n");

@@ -6,6 +6,7 @@
 #include <array>
 #include <cstring>
 
+#include "base/http/message.h"
 #include "base/text.h"
 #include "ingress/runtime/access_log.h"
 #include "ingress/runtime/backend.h"
@@ -643,7 +644,7 @@ void Exchange::add_affinity_cookie() {
 }
 
 void Exchange::reply_status(unsigned status, std::string_view why) {
-  reply({status, {}, fmt::format("{} {}\n", status, reason_of(status))}, why);
+  reply({status, {}, fmt::format("{} {}\n", status, http::reason_phrase(status))}, why);
 }
 
 void Exchange::reply(Reply r, std::string_view why) {

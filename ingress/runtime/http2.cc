@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "base/http/message.h"
 #include "ingress/runtime/worker.h"
 
 namespace fairlead::ingress {
@@ -112,7 +113,7 @@ class Http2Session::Stream final : public Http2ServerStream, public Downstream {
     auto& h = begin_head(200);
     h.add("content-type", "application/grpc");
     h.add("grpc-status", std::to_string(grpc_status_of(reply.status)));
-    h.add("grpc-message", fmt::format("{} {}", reply.status, reason_of(reply.status)));
+    h.add("grpc-message", fmt::format("{} {}", reply.status, http::reason_phrase(reply.status)));
     finish_head(reply.headers, false, false);
     respond(h, {}, true);
   }
