@@ -151,6 +151,14 @@ std::string escape_unsafe(std::string_view url) {
   return out;
 }
 
+bool wants_https(const Route& route, std::string_view host, std::string_view path, const Asker& asker) {
+  const Policy& p = *route.target.policy;
+  if (asker.https || asker.https_port == 0 || host.empty() || is_acme_challenge(path)) return false;
+  return p.force_ssl_redirect || (p.ssl_redirect && route.tls);
+}
+
+bool is_acme_challenge(std::string_view path) { return path.starts_with("/.well-known/acme-challenge/"); }
+
 bool in_any(const std::vector<Prefix>& prefixes, const IpAddress& address) {
   return std::any_of(prefixes.begin(), prefixes.end(), [&](const Prefix& p) { return p.family() == address.family() && p.contains(address); });
 }

@@ -185,7 +185,15 @@ struct Http2ServerSession::Impl {
     s.check_nuisance();
     return 0;
   }
-  static int on_sent(nghttp2_session*, const nghttp2_frame*, void* p) { return ++self(p).frames, 0; }
+  static int on_sent(nghttp2_session*, const nghttp2_frame* f, void* p) {
+    auto& s = self(p);
+    ++s.frames;
+    if ((f->hd.type != NGHTTP2_HEADERS && f->hd.type != NGHTTP2_DATA) || (f->hd.flags & NGHTTP2_FLAG_END_STREAM) == 0) return 0;
+    // The answer is complete; what the client still sends is of no use. Not earlier: nghttp2 drops what waits behind a reset.
+    const auto* stream = s.find(f->hd.stream_id);
+    if (stream && !stream->request_ended_) nghttp2_submit_rst_stream(s.session, NGHTTP2_FLAG_NONE, f->hd.stream_id, NGHTTP2_NO_ERROR);
+    return 0;
+  }
   static int on_data(nghttp2_session*, std::uint8_t, std::int32_t id, const std::uint8_t* data, std::size_t n, void* p) {
     auto& s = self(p);
     nghttp2_session_consume_connection(s.session, n);
@@ -204,8 +212,6 @@ struct Http2ServerSession::Impl {
     auto& stream = *static_cast<Http2ServerStream*>(source->ptr);
     bool finished = false;
     const auto n = stream.body_.read(session, id, to, most, flags, finished);
-    // The answer is complete; what the client still sends is of no use. This follows the trailers, if there are any.
-    if (finished && !stream.request_ended_) nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, id, NGHTTP2_NO_ERROR);
     if (n > 0) stream.on_written();
     return n;
   }
@@ -234,7 +240,6 @@ void Http2ServerStream::respond(const FieldList& head, std::string_view first, b
   // Without a body the head itself is the end: gRPC's "trailers only" must come so.
   const bool bodyless = end && first.empty();
   nghttp2_submit_response(s.session, id_, nv.data(), nv.size(), bodyless ? nullptr : &provider);
-  if (bodyless && !request_ended_) nghttp2_submit_rst_stream(s.session, NGHTTP2_FLAG_NONE, id_, NGHTTP2_NO_ERROR);
   s.events.has_output();
 }
 

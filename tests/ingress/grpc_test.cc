@@ -58,7 +58,7 @@ class Grpc : public ::testing::Test {
     const auto annotations = fmt::format("{{{0}backend-protocol: GRPCS, {0}proxy-ssl-secret: ca, {0}proxy-ssl-verify: \"on\", {0}proxy-ssl-server-name: \"on\", {0}proxy-body-size: \"0\"}}", tls);
     WorkerOptions o;
     o.https = {{IpAddress::v4(127, 0, 0, 1), 0}};
-    router = std::make_unique<Serving>(service_yaml("echo", {"127.0.0.1"}, "default", port) + ingress_yaml("echo", "echo.example", "/", "Prefix", "echo", annotations, "tls: [{hosts: [echo.example], secretName: front}]") +
+    router = std::make_unique<Serving>(service_yaml("echo", {"127.0.0.1"}, "default", port) + ingress_yaml("echo", "echo.example", "/", "Prefix", "echo", annotations, "tls: [{hosts: [echo.example, other.example], secretName: front}]") +
                                            secret_yaml("ca", ca.certificate_pem, "", "") + secret_yaml("front", "", front.certificate_pem, front.key_pem),
                                        o);
     stub = Echo::NewStub(channel("echo.example"));

@@ -198,6 +198,28 @@ TEST(Conversation, DamagedAtEveryByte) {
   }
 }
 
+// An answer that is complete before its request: all of it arrives, and the client is told to stop.
+TEST(Conversation, AnAnswerBeforeTheRequestHasEnded) {
+  for (const std::string body : {"", "early"})
+    for (const std::string trailers : {"", "grpc-status: 9\r\n"}) {
+      Client c;
+      Server s;
+      Call call;
+      ASSERT_TRUE(c.session.request(call, kPost, "http", true, false));
+      converse(c, s, 1 << 20);
+      ASSERT_EQ(s.open.size(), 1u);
+      FieldList h;
+      h.add(":status", "200");
+      s.open[0]->respond(h, body, trailers.empty());
+      if (!trailers.empty()) s.open[0]->write({}, true, trailers);
+      converse(c, s, 1 << 20);
+      EXPECT_EQ(call.result, "done") << body << trailers;
+      EXPECT_EQ(call.body, body);
+      EXPECT_EQ(call.got_trailers, trailers);
+      EXPECT_EQ(s.session.streams(), 0u);
+    }
+}
+
 TEST(Conversation, ManyRequestsOnOneConnection) {
   Client c;
   Server s;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <gtest/gtest.h>
+#include <signal.h>
 
 #include <chrono>
 #include <memory>
@@ -22,6 +23,7 @@ inline std::string prefix() { return "nginx.ingress.kubernetes.io/"; }
 class Serving {
  public:
   explicit Serving(const std::string& yaml, WorkerOptions options = {}, unsigned threads = 1, bool blameless = true) {
+    ::signal(SIGPIPE, SIG_IGN);  // as the daemon does: OpenSSL writes without MSG_NOSIGNAL
     CompileOptions compile;
     compile.any_class_if_none = compile.local_addresses = true;
     compile.threads = threads;
