@@ -214,8 +214,22 @@ TEST(Values, CookiesListsHosts) {
   EXPECT_EQ(host_of("[::1]:80"), "[::1]");
   EXPECT_EQ(host_of("a:b"), "");
   EXPECT_EQ(host_of("a:80:80"), "");
-  char text[20];
-  EXPECT_EQ(std::string(text, write_chunk_size(text, 0x1a2b)), "1a2b\r\n");
+}
+
+TEST(Body, IsSentAsItIsOrInChunks) {
+  const auto sent = [](std::string_view data, bool end, std::string_view trailers, bool chunked) {
+    ChunkedParts p;
+    p.add_body(data, end, trailers, chunked);
+    std::string out;
+    for (int i = 0; i < p.count(); ++i) out.append(static_cast<const char*>(p.data()[i].iov_base), p.data()[i].iov_len);
+    return out;
+  };
+  const std::string long_data(0x1a2b, 'x');
+  EXPECT_EQ(sent(long_data, false, "", true), "1a2b\r\n" + long_data + "\r\n");
+  EXPECT_EQ(sent("hello", true, "a: b\r\n", true), "5\r\nhello\r\n0\r\na: b\r\n\r\n");
+  EXPECT_EQ(sent("", true, "", true), "0\r\n\r\n");
+  EXPECT_EQ(sent("hello", true, "", false), "hello");
+  EXPECT_EQ(sent("", false, "", true), "");
 }
 
 }  // namespace
