@@ -45,6 +45,27 @@ const Kind& definition_kind() {
   return **kind;
 }
 
+std::shared_ptr<const Kind> defined_kind(const CustomObject& definition) {
+  const auto spec = member(definition, "spec"), status = member(definition, "status");
+  const auto text = [](const json::value& v, std::string_view pointer) {
+    boost::system::error_code ec;
+    const auto* found = v.find_pointer(pointer, ec);
+    return found && found->is_string() ? std::string(found->get_string()) : std::string();
+  };
+  CustomKind k{text(spec, "/group"), "", text(status, "/acceptedNames/kind"), text(status, "/acceptedNames/plural"),
+               text(status, "/acceptedNames/singular")};
+  k.scope = text(spec, "/scope") == "Cluster" ? Scope::cluster : Scope::namespaced;
+  boost::system::error_code ec;
+  const auto* versions = spec.find_pointer("/versions", ec);
+  if (!versions || !versions->is_array() || k.kind.empty() || k.resource.empty()) return nullptr;
+  for (const auto& v : versions->get_array()) {
+    const auto* o = v.if_object();
+    const auto* storage = o ? o->if_contains("storage") : nullptr;
+    if (storage && *storage == json::value(true)) k.version = text(v, "/name");
+  }
+  return k.version.empty() ? nullptr : make_custom_kind(std::move(k));
+}
+
 json::value member(const CustomObject& object, std::string_view name) {
   const auto it = object.members().find(std::string(name));
   if (it == object.members().end()) return nullptr;

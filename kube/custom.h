@@ -37,6 +37,9 @@ std::shared_ptr<const Kind> make_custom_kind(CustomKind names);
 // apiextensions.k8s.io/v1 CustomResourceDefinition, itself a CustomObject. Lives for ever.
 const Kind& definition_kind();
 
+// The kind that a CustomResourceDefinition defines, in the version of the store; null when its names are not accepted.
+std::shared_ptr<const Kind> defined_kind(const CustomObject& definition);
+
 // A member other than metadata. Setting null removes it.
 boost::json::value member(const CustomObject& object, std::string_view name);
 void set_member(CustomObject& object, std::string_view name, const boost::json::value& value);

@@ -117,6 +117,7 @@ class Schemas {
 
   void add_fields(const TypeInfo& t, json::object& properties, json::array& required) {
     for (const FieldInfo& f : t.fields) {
+      if (&f == t.open) continue;  // takes anything
       if (f.inlined) {
         add_fields(*f.type, properties, required);
         continue;
@@ -362,9 +363,10 @@ class Routes {
   const OpenApiOptions& options_;
 };
 
-std::vector<std::string_view> patch_types(const OpenApiOptions& o) {
-  std::vector<std::string_view> out = {"application/json-patch+json", "application/merge-patch+json",
-                                       "application/strategic-merge-patch+json"};
+std::vector<std::string_view> patch_types(const Kind& k, const OpenApiOptions& o) {
+  std::vector<std::string_view> out = {"application/json-patch+json", "application/merge-patch+json"};
+  // A strategic patch goes by a schema of ours.
+  if (!type_info(*k.prototype->GetDescriptor()).open) out.push_back("application/strategic-merge-patch+json");
   if (o.server_side_apply) out.push_back("application/apply-patch+yaml");
   return out;
 }
@@ -460,7 +462,7 @@ class Document {
   json::object operation_v2(const Kind& kind, const Operation& op) {
     json::object o = common(kind, op);
     if (op.method == "patch") {
-      o.emplace("consumes", strings(patch_types(options_)));
+      o.emplace("consumes", strings(patch_types(kind, options_)));
     } else {
       o.emplace("consumes", op.method == "get" ? json::array{"*/*"} : strings(kJsonYamlProtobuf));
     }
@@ -490,7 +492,7 @@ class Document {
     o.emplace("parameters", query(op));
     if (op.method == "patch") {
       o.emplace("requestBody",
-                json::object{{"content", content(patch_types(options_), schemas_.patch_ref())}, {"required", true}});
+                json::object{{"content", content(patch_types(kind, options_), schemas_.patch_ref())}, {"required", true}});
     } else if (op.body) {
       json::object body{{"content", content(std::array{std::string_view("*/*")}, schemas_.ref(*op.body))}};
       if (op.method != "delete") body.emplace("required", true);
@@ -542,6 +544,80 @@ std::vector<OpenApiV3> openapi_v3(const OpenApiOptions& options) {
   std::vector<OpenApiV3> out;
   for (auto& [path, document] : documents) {
     OpenApiV3 v{path, to_json(json::value(document.release())), {}};
+    v.hash = sha512_hex(v.json);
+    out.push_back(std::move(v));
+  }
+  return out;
+}
+
+namespace {
+
+// "metallb.io" -> "io.metallb": the names of schemas begin with the group backwards.
+std::string reversed_group(std::string_view group) {
+  std::string out;
+  while (!group.empty()) {
+    const auto dot = group.rfind('.');
+    out += (out.empty() ? "" : ".") + std::string(dot == std::string_view::npos ? group : group.substr(dot + 1));
+    group = dot == std::string_view::npos ? std::string_view{} : group.substr(0, dot);
+  }
+  return out;
+}
+
+void replace_all(std::string& text, std::string_view what, std::string_view by) {
+  for (auto at = text.find(what); at != std::string::npos; at = text.find(what, at + by.size())) text.replace(at, what.size(), by);
+}
+
+// The document of one kind: that of an object of any kind, with its own names and its own schema in it.
+json::object custom_document(const CustomSchema& c, const OpenApiOptions& options) {
+  Document d(options, true);
+  d.add(*c.kind);
+  auto text = to_json(json::value(d.release()));
+  const auto name = fmt::format("{}.{}.{}", reversed_group(c.kind->group), c.kind->version, c.kind->kind);
+  const auto any = definition_name(*c.kind->prototype->GetDescriptor());
+  replace_all(text, any + "List\"", name + "List\"");
+  replace_all(text, any + "\"", name + "\"");
+  auto document = parse_json(text);
+  if (!document) return {};  // our own text
+  auto& root = document->as_object();
+  auto& schemas = root["components"].as_object()["schemas"].as_object();
+  const auto gvk = [&](const std::string& kind) {
+    return json::array{json::object{{"group", c.kind->group}, {"kind", kind}, {"version", c.kind->version}}};
+  };
+  json::value schema = *c.schema;
+  if (auto* object = schema.if_object()) {
+    json::object properties;
+    if (auto* own = object->if_contains("properties"); own && own->is_object()) properties = own->get_object();
+    for (const auto& m : schemas[name].as_object()["properties"].as_object()) properties[m.key()] = m.value();
+    (*object)["properties"] = std::move(properties);
+    (*object)["x-kubernetes-group-version-kind"] = gvk(std::string(c.kind->kind));
+  }
+  schemas[name] = std::move(schema);
+  schemas[name + "List"].as_object()["x-kubernetes-group-version-kind"] = gvk(c.kind->list_kind());
+  return std::move(root);
+}
+
+void merge_members(json::object& into, json::object& from) {
+  for (auto& m : from)
+    if (!into.contains(m.key())) into.emplace(m.key(), std::move(m.value()));
+}
+
+}  // namespace
+
+std::vector<OpenApiV3> openapi_v3_custom(const std::vector<CustomSchema>& all, const OpenApiOptions& options) {
+  std::map<std::string, json::object> documents;
+  for (const auto& c : all) {
+    auto one = custom_document(c, options);
+    auto& whole = documents[fmt::format("apis/{}/{}", c.kind->group, c.kind->version)];
+    if (whole.empty()) {
+      whole = std::move(one);
+      continue;
+    }
+    merge_members(whole["paths"].as_object(), one["paths"].as_object());
+    merge_members(whole["components"].as_object()["schemas"].as_object(), one["components"].as_object()["schemas"].as_object());
+  }
+  std::vector<OpenApiV3> out;
+  for (auto& [path, document] : documents) {
+    OpenApiV3 v{path, to_json(json::value(std::move(document))), {}};
     v.hash = sha512_hex(v.json);
     out.push_back(std::move(v));
   }

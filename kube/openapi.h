@@ -8,6 +8,7 @@
 // are our own words (kube/openapi_descriptions.cc).
 #pragma once
 
+#include <boost/json/value.hpp>
 #include <functional>
 #include <string>
 #include <string_view>
@@ -34,6 +35,12 @@ struct OpenApiV3 {
   std::string hash;  // of the JSON, in hexadecimal: its ETag, and `hash` in the URL
 };
 std::vector<OpenApiV3> openapi_v3(const OpenApiOptions& options = {});
+// The same for kinds that CustomResourceDefinitions made: the schema of their objects stands in the definition.
+struct CustomSchema {
+  const Kind* kind = nullptr;
+  const boost::json::value* schema = nullptr;
+};
+std::vector<OpenApiV3> openapi_v3_custom(const std::vector<CustomSchema>& schemas, const OpenApiOptions& options = {});
 // What /openapi/v3 answers: {"paths":{"api/v1":{"serverRelativeURL":"/openapi/v3/api/v1?hash=..."}}}
 std::string openapi_v3_index(const std::vector<OpenApiV3>& documents);
 

@@ -6,7 +6,8 @@
 #include "controlplane/apiserver/background.h"
 #include "controlplane/apiserver/bootstrap.h"
 #include "controlplane/apiserver/core.h"
-#include "controlplane/apiserver/discovery.h"
+#include "controlplane/apiserver/custom/manager.h"
+#include "controlplane/apiserver/openapi_documents.h"
 #include "controlplane/apiserver/handlers/api_handler.h"
 #include "controlplane/apiserver/services/hook.h"
 #include "controlplane/apiserver/services/ranges.h"
@@ -112,6 +113,7 @@ class Running final : public Apiserver {
       const bool ready = co_await r->cache->wait_for(1, std::chrono::seconds(30));
       if (!ready) co_return fail(ErrorCode::unavailable, "the store did not answer within 30 s");
     }
+    co_await core_->custom_resources->settle();
     auto repaired = co_await services::repair_claims(*core_);
     if (!repaired && repaired.error().code != ErrorCode::resource_exhausted) co_return repaired;
     if (!repaired) log::warn("repair of claims: {}", repaired.error().message);  // tried again; until then a full store can be tidied
@@ -120,6 +122,7 @@ class Running final : public Apiserver {
     auto made = co_await bootstrap(*core_, port);
     if (!made) co_return fail(std::move(made).error().with("make the system objects"));
     background_->run("service default/kubernetes", [core = core_, port] { return keep_kubernetes_service(*core, port); });
+    background_->run("custom resources", [core = core_] { return core->custom_resources->run(); });
     background_->run("service ranges", [core = core_] { return services::keep_ranges(*core); });
     background_->run("claims", [core = core_] { return services::keep_claims_repaired(*core); });
     background_->run("compaction", [core = core_] { return compact_regularly(*core); });
@@ -158,8 +161,8 @@ class Running final : public Apiserver {
     c.admission = std::make_unique<Admission>(c.resources, *c.storage, c.random, c.options.disabled_admission);
     c.registry = std::make_unique<Registry>(*c.storage, *c.feeder, *c.admission, c.clock, c.random);
     FL_CHECK(make_identities(c));
-    c.discovery = std::make_shared<DiscoveryDocuments>(
-        make_discovery(c.resources, SocketAddress{c.options.advertise_address, c.options.listen.port}.to_string()));
+    c.publish_documents({});
+    c.custom_resources = std::make_shared<custom::CustomResources>(c);
     c.node_client = [&c](net::any_io_executor executor, const std::string& url) {
       return make_node_client(c.options, std::move(executor), url);
     };

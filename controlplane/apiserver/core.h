@@ -5,6 +5,7 @@
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -22,10 +23,15 @@
 #include "controlplane/apiserver/resource.h"
 #include "controlplane/apiserver/storage/cache_feeder.h"
 #include "controlplane/apiserver/storage/storage.h"
+#include "kube/openapi.h"
 
 namespace fairlead::apiserver {
 
 struct DiscoveryDocuments;
+struct OpenApiVersion;
+namespace custom {
+class CustomResources;
+}
 namespace services {
 class Pools;
 }
@@ -50,7 +56,16 @@ struct Core {
   std::unique_ptr<Authorizer> authorizer;
   std::unique_ptr<TokenSigner> signer;  // null: no token requests
   std::vector<std::string> api_audiences;
-  std::shared_ptr<const DiscoveryDocuments> discovery;
+  std::shared_ptr<custom::CustomResources> custom_resources;
+
+  // Documents about what is served; they change with custom resources.
+  struct Documents {
+    std::shared_ptr<const DiscoveryDocuments> discovery;
+    std::vector<kube::OpenApiV3> custom_openapi;
+  };
+  std::shared_ptr<const Documents> documents() const;
+  void publish_documents(std::vector<OpenApiVersion> custom);
+
   // To node agents, for logs; the TLS identity is the apiserver's own.
   std::function<Result<std::shared_ptr<http::Client>>(net::any_io_executor, const std::string& base_url)> node_client;
 
@@ -58,6 +73,10 @@ struct Core {
   std::atomic<int> reads_in_flight{0};
   std::atomic<int> writes_in_flight{0};
   std::atomic<bool> stopping{false};
+
+ private:
+  mutable std::mutex documents_mutex_;
+  std::shared_ptr<const Documents> documents_;
 };
 
 }  // namespace fairlead::apiserver

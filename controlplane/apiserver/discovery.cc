@@ -4,30 +4,50 @@
 
 #include <boost/json/serialize.hpp>
 #include <boost/json/value.hpp>
+#include <algorithm>
 #include <vector>
+
+#include "controlplane/apiserver/custom/definition.h"
 
 namespace fairlead::apiserver {
 namespace json = boost::json;
 namespace {
 
-// Group versions in the order of preference, each with its kinds.
+// One version of a group, with its kinds.
 struct GroupVersion {
   std::string group, version;
   std::vector<const kube::Kind*> kinds;
   std::string name() const { return group.empty() ? version : group + "/" + version; }
 };
+// A group with its versions in the order of preference.
+struct Group {
+  std::string name;
+  std::vector<GroupVersion> versions;
+};
 
-std::vector<GroupVersion> group_versions(const Resources& resources) {
-  std::vector<GroupVersion> out;
+// The built-in groups in the order of the table of kinds, then those of custom resources by name.
+std::vector<Group> groups_of(const Resources& resources, const Resources::Custom& custom) {
+  std::vector<Group> out;
   const auto add = [&](const kube::Kind& k) {
-    for (auto& gv : out)
-      if (gv.group == k.group && gv.version == k.version) return gv.kinds.push_back(&k);
-    out.push_back({std::string(k.group), std::string(k.version), {&k}});
+    auto group = std::find_if(out.begin(), out.end(), [&](const Group& g) { return g.name == k.group; });
+    if (group == out.end()) group = out.insert(out.end(), {std::string(k.group), {}});
+    for (auto& gv : group->versions)
+      if (gv.version == k.version) return gv.kinds.push_back(&k);
+    group->versions.push_back({std::string(k.group), std::string(k.version), {&k}});
   };
   for (const auto& r : resources.all()) add(*r->kind);
   for (const auto& k : kube::kinds())  // the ones that are questions, and bindings
     if (!k.list_prototype && (k.group == "authentication.k8s.io" || k.group == "authorization.k8s.io" || k.resource == "bindings")) add(k);
-  for (auto& gv : out) std::sort(gv.kinds.begin(), gv.kinds.end(), [](auto* a, auto* b) { return a->resource < b->resource; });
+  const auto built_in = static_cast<std::ptrdiff_t>(out.size());
+  for (const auto& r : custom)
+    if (!resources.find(r->kind->group, r->kind->version, r->kind->resource)) add(*r->kind);
+  std::sort(out.begin() + built_in, out.end(), [](const Group& a, const Group& b) { return a.name < b.name; });
+  for (auto& g : out) {
+    std::stable_sort(g.versions.begin(), g.versions.end(), [](const GroupVersion& a, const GroupVersion& b) {
+      return custom::preferred_version(a.version, b.version);
+    });
+    for (auto& gv : g.versions) std::sort(gv.kinds.begin(), gv.kinds.end(), [](auto* a, auto* b) { return a->resource < b->resource; });
+  }
   return out;
 }
 
@@ -115,47 +135,56 @@ json::object aggregated_resource(const kube::Kind& k) {
   return o;
 }
 
-json::object group_object(const std::string& group, const std::vector<const GroupVersion*>& versions) {
+json::object group_object(const Group& group) {
   json::array list;
-  for (const auto* gv : versions) list.push_back({{"groupVersion", gv->name()}, {"version", gv->version}});
+  for (const auto& gv : group.versions) list.push_back({{"groupVersion", gv.name()}, {"version", gv.version}});
   json::object o;
-  o["name"] = group;
-  o["versions"] = list;
+  o["name"] = group.name;
   o["preferredVersion"] = list.front();
+  o["versions"] = std::move(list);
   return o;
+}
+
+json::object resource_list(const GroupVersion& gv) {
+  json::array resources;
+  for (const auto* k : gv.kinds) {
+    resources.push_back(legacy_resource(*k));
+    for (const auto& s : k->subresources)
+      if (s.served) resources.push_back(legacy_subresource(*k, s));
+  }
+  return {{"kind", "APIResourceList"}, {"apiVersion", "v1"}, {"groupVersion", gv.name()}, {"resources", std::move(resources)}};
+}
+
+json::object aggregated_group(const Group& group) {
+  json::array versions;
+  for (const auto& gv : group.versions) {
+    json::array resources;
+    for (const auto* k : gv.kinds) resources.push_back(aggregated_resource(*k));
+    versions.push_back({{"version", gv.version}, {"resources", std::move(resources)}, {"freshness", "Current"}});
+  }
+  json::object meta;
+  if (!group.name.empty()) meta["name"] = group.name;
+  meta["creationTimestamp"] = nullptr;
+  return {{"metadata", std::move(meta)}, {"versions", std::move(versions)}};
 }
 
 }  // namespace
 
 DiscoveryDocuments make_discovery(const Resources& resources, const std::string& server_address) {
   DiscoveryDocuments out;
-  const auto all = group_versions(resources);
+  const auto custom = resources.custom();
   const json::array cidrs = {{{"clientCIDR", "0.0.0.0/0"}, {"serverAddress", server_address}}};
   json::array groups, core_items, group_items;
-  std::vector<std::string> group_names;
-  for (const auto& gv : all) {
-    json::array legacy, aggregated;
-    for (const auto* k : gv.kinds) {
-      legacy.push_back(legacy_resource(*k));
-      for (const auto& s : k->subresources)
-        if (s.served) legacy.push_back(legacy_subresource(*k, s));
-      aggregated.push_back(aggregated_resource(*k));
-    }
-    const json::object list = {
-        {"kind", "APIResourceList"}, {"apiVersion", "v1"}, {"groupVersion", gv.name()}, {"resources", std::move(legacy)}};
-    out.legacy[gv.group.empty() ? "/api/" + gv.version : fmt::format("/apis/{}/{}", gv.group, gv.version)] = json::serialize(list);
-    const json::object version = {{"version", gv.version}, {"resources", std::move(aggregated)}, {"freshness", "Current"}};
-    auto& items = gv.group.empty() ? core_items : group_items;
-    json::object meta;
-    if (!gv.group.empty()) meta["name"] = gv.group;
-    meta["creationTimestamp"] = nullptr;
-    items.push_back({{"metadata", std::move(meta)}, {"versions", json::array{version}}});
-    if (gv.group.empty()) continue;
-    auto group = group_object(gv.group, {&gv});
+  for (const auto& g : groups_of(resources, *custom)) {
+    for (const auto& gv : g.versions)
+      out.legacy[g.name.empty() ? "/api/" + gv.version : fmt::format("/apis/{}/{}", g.name, gv.version)] = json::serialize(resource_list(gv));
+    (g.name.empty() ? core_items : group_items).push_back(aggregated_group(g));
+    if (g.name.empty()) continue;
+    auto group = group_object(g);
     groups.push_back(group);
     group["kind"] = "APIGroup";
     group["apiVersion"] = "v1";
-    out.legacy["/apis/" + gv.group] = json::serialize(group);
+    out.legacy["/apis/" + g.name] = json::serialize(group);
   }
   const json::object versions = {
       {"kind", "APIVersions"}, {"versions", json::array{"v1"}}, {"serverAddressByClientCIDRs", cidrs}};

@@ -44,8 +44,8 @@ http::Response tagged(const RequestContext& ctx, std::string type, const std::st
   return r;
 }
 
-std::optional<http::Response> v3_document(const RequestContext& ctx, std::string_view path) {
-  for (const auto& d : documents().v3) {
+std::optional<http::Response> v3_document(const RequestContext& ctx, std::string_view path, const std::vector<kube::OpenApiV3>& list) {
+  for (const auto& d : list) {
     if (d.path != path) continue;
     const auto wanted = ctx.query("hash");
     if (!wanted.empty() && wanted != d.hash) {
@@ -62,7 +62,15 @@ std::optional<http::Response> v3_document(const RequestContext& ctx, std::string
 
 }  // namespace
 
-std::optional<http::Response> openapi_answer(const RequestContext& ctx) {
+std::vector<kube::OpenApiV3> custom_openapi(const std::vector<OpenApiVersion>& versions) {
+  std::vector<kube::CustomSchema> schemas;
+  for (const auto& v : versions) schemas.push_back({v.kind.get(), &v.schema});
+  kube::OpenApiOptions options;
+  options.version = kKubernetesVersion;
+  return kube::openapi_v3_custom(schemas, options);
+}
+
+std::optional<http::Response> openapi_answer(const RequestContext& ctx, const std::vector<kube::OpenApiV3>& custom) {
   const auto& path = ctx.info.path;
   const auto accept = ctx.header("Accept");
   if (path == "/swagger-2.0.0.pb-v1") return tagged(ctx, kV2Protobuf, documents().v2_protobuf, documents().v2_protobuf_tag);
@@ -71,10 +79,17 @@ std::optional<http::Response> openapi_answer(const RequestContext& ctx) {
     return protobuf ? tagged(ctx, kV2Protobuf, documents().v2_protobuf, documents().v2_protobuf_tag)
                     : tagged(ctx, "application/json", documents().v2_json, documents().v2_json_tag);
   }
-  if (path == "/openapi/v3" || path == "/openapi/v3/") return make_response(200, "application/json", documents().v3_index);
+  if (path == "/openapi/v3" || path == "/openapi/v3/") {
+    if (custom.empty()) return make_response(200, "application/json", documents().v3_index);
+    auto all = documents().v3;
+    all.insert(all.end(), custom.begin(), custom.end());
+    return make_response(200, "application/json", kube::openapi_v3_index(all));
+  }
   constexpr std::string_view prefix = "/openapi/v3/";
-  if (path.starts_with(prefix)) return v3_document(ctx, std::string_view(path).substr(prefix.size()));
-  return std::nullopt;
+  if (!path.starts_with(prefix)) return std::nullopt;
+  const auto name = std::string_view(path).substr(prefix.size());
+  if (auto found = v3_document(ctx, name, documents().v3)) return found;
+  return v3_document(ctx, name, custom);
 }
 
 }  // namespace fairlead::apiserver

@@ -5,10 +5,19 @@
 #include <optional>
 
 #include "controlplane/apiserver/handlers/context.h"
+#include "kube/openapi.h"
 
 namespace fairlead::apiserver {
 
-// nullopt: no such document.
-std::optional<http::Response> openapi_answer(const RequestContext& ctx);
+// One version of a custom resource, and the schema of its objects.
+struct OpenApiVersion {
+  std::shared_ptr<const kube::Kind> kind;
+  boost::json::value schema;
+};
+// The v3 documents of custom resources. (v2 has none: the clients that read it do without.)
+std::vector<kube::OpenApiV3> custom_openapi(const std::vector<OpenApiVersion>& versions);
+
+// nullopt: no such document. `custom`: see above.
+std::optional<http::Response> openapi_answer(const RequestContext& ctx, const std::vector<kube::OpenApiV3>& custom);
 
 }  // namespace fairlead::apiserver

@@ -1,17 +1,20 @@
 // Resource: one collection that the apiserver serves: its kind, its place in the store, its strategy, how it is printed,
 // and its watch cache. The set is built once at start (resources.cc) and is immutable afterwards.
 //
+// Those of CustomResourceDefinitions come and go while the server runs: whoever uses one holds it by shared_ptr.
+//
 // Two resources may share one place in the store (core and events.k8s.io Events): the second one converts between its own
 // type and the stored one.
 #pragma once
 
+#include <boost/json/value.hpp>
 #include <chrono>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <set>
 #include <string>
 #include <string_view>
-#include <vector>
 #include <vector>
 
 #include "controlplane/apiserver/object.h"
@@ -72,6 +75,11 @@ struct Resource {
   std::function<void(const Message& stored, Message& served)> from_storage;
   std::function<void(const Message& served, Message& stored)> to_storage;
 
+  bool json_only = false;  // on the wire and in the store
+  bool no_create = false;  // its definition is being deleted
+  std::function<void(boost::json::object& stored)> upgrade;  // from JSON that an older version wrote; unset: none did
+  std::shared_ptr<const void> parts;  // what the members above point to, where it does not live for ever
+
   std::string key(std::string_view ns, std::string_view name) const {
     std::string k = prefix;
     if (kind->namespaced()) (k += ns) += '/';
@@ -86,13 +94,22 @@ struct Resource {
 class Resources {
  public:
   explicit Resources(const ClusterFacts& facts);
+  // Of the built-in ones, which live as long as this.
   const Resource* find(std::string_view group, std::string_view version, std::string_view resource) const;
   const Resource* find_kind(std::string_view api_version, std::string_view kind) const;
   std::vector<std::unique_ptr<Resource>>& all() { return all_; }
   const std::vector<std::unique_ptr<Resource>>& all() const { return all_; }
 
+  // Built-in or custom. Thread safe, like the two below.
+  std::shared_ptr<const Resource> find_served(std::string_view group, std::string_view version, std::string_view resource) const;
+  using Custom = std::vector<std::shared_ptr<const Resource>>;
+  std::shared_ptr<const Custom> custom() const;
+  void set_custom(Custom all);
+
  private:
   std::vector<std::unique_ptr<Resource>> all_;
+  mutable std::mutex mutex_;
+  std::shared_ptr<const Custom> custom_ = std::make_shared<const Custom>();
 };
 
 }  // namespace fairlead::apiserver

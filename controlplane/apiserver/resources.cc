@@ -1,5 +1,6 @@
 #include <map>
 
+#include "controlplane/apiserver/custom/strategies.h"
 #include "controlplane/apiserver/events_conversion.h"
 #include "controlplane/apiserver/registry/strategies.h"
 #include "controlplane/apiserver/resource.h"
@@ -38,6 +39,33 @@ Resources::Resources(const ClusterFacts& facts) {
     }
     all_.push_back(std::move(r));
   }
+  auto definitions = std::make_unique<Resource>();
+  definitions->kind = definitions->storage_kind = &kube::definition_kind();
+  definitions->prefix = fmt::format("{}/apiextensions.k8s.io/customresourcedefinitions/", facts.storage_prefix);
+  definitions->strategy = custom::definition_strategy();
+  definitions->printer = &custom::definition_printer();
+  definitions->json_only = true;
+  definitions->upgrade = custom::upgrade_definition;
+  all_.push_back(std::move(definitions));
+}
+
+std::shared_ptr<const Resource> Resources::find_served(std::string_view group, std::string_view version,
+                                                       std::string_view resource) const {
+  if (const auto* r = find(group, version, resource)) return {std::shared_ptr<const void>(), r};
+  for (const auto& r : *custom())
+    if (r->kind->resource == resource && r->kind->group == group && r->kind->version == version) return r;
+  return nullptr;
+}
+
+std::shared_ptr<const Resources::Custom> Resources::custom() const {
+  std::lock_guard lock(mutex_);
+  return custom_;
+}
+
+void Resources::set_custom(Custom all) {
+  auto next = std::make_shared<const Custom>(std::move(all));
+  std::lock_guard lock(mutex_);
+  custom_ = std::move(next);
 }
 
 const Resource* Resources::find(std::string_view group, std::string_view version, std::string_view resource) const {

@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "controlplane/controllers/garbage_controller.h"
+#include "kube/custom.h"
 #include "kube/object.h"
 
 namespace fairlead::controllers {
@@ -116,7 +117,27 @@ Task<NamespaceContent> NamespaceController::empty(std::string ns) {
     auto r = co_await empty_kind(*kind, ns, content);
     note(*kind, r);
   }
+  auto custom = co_await empty_custom_kinds(ns, content);
+  note(kube::definition_kind(), custom);
   co_return content;
+}
+
+// The objects of CustomResourceDefinitions, which come and go: asked for anew each time.
+Task<Result<>> NamespaceController::empty_custom_kinds(std::string ns, NamespaceContent& content) {
+  const kube::ListOptions newest;
+  auto listed = co_await ctx_.client->list_of(kube::definition_kind(), "", newest);
+  if (!listed) {
+    if (listed.error().code == ErrorCode::not_found) co_return Result<>{};  // not served here
+    co_return fail(std::move(listed).error());
+  }
+  Result<> outcome;
+  for (const auto& definition : listed->items) {
+    const auto kind = kube::defined_kind(static_cast<const kube::CustomObject&>(*definition));
+    if (!kind || !kind->namespaced()) continue;
+    auto r = co_await empty_kind(*kind, ns, content);
+    if (!r && outcome) outcome = std::move(r);
+  }
+  co_return outcome;
 }
 
 // Deletes all objects of a kind; what is there afterwards is noted in `content`.

@@ -32,6 +32,7 @@ class NamespaceController final : public QueueController {
   using NamespacePtr = std::shared_ptr<const corev1::Namespace>;
   Task<Result<kube::Next>> reconcile(std::string ns) override;
   Task<NamespaceContent> empty(std::string ns);
+  Task<Result<>> empty_custom_kinds(std::string ns, NamespaceContent& content);
   Task<Result<>> empty_kind(const kube::Kind& kind, std::string ns, NamespaceContent& content);
   Task<Result<>> write_status(NamespacePtr ns, corev1::NamespaceStatus status);
   Task<Result<>> finalize(NamespacePtr ns);

@@ -120,7 +120,7 @@ Task<Reply> route_resource(Core& core, ContextPtr ctx) {
     auto reply = co_await handle_binding(core, ctx, true);
     co_return reply;
   }
-  ctx->resource = core.resources.find(info.group, info.version, info.resource);
+  ctx->resource = core.resources.find_served(info.group, info.version, info.resource);
   if (!ctx->resource) co_return api_fail(page_not_found());
   const auto& kind = *ctx->resource->kind;
   if (!info.rest.empty()) co_return api_fail(page_not_found());
@@ -136,6 +136,11 @@ Task<Reply> route_resource(Core& core, ContextPtr ctx) {
     co_return reply;
   }
   const auto& v = info.verb;
+  if (v == "create" && ctx->resource->no_create) {
+    auto refused = method_not_allowed(kind, v);
+    refused.message = "create not allowed while custom resource definition is terminating";
+    co_return api_fail(std::move(refused));
+  }
   if (v == "create" && !info.collection) co_return api_fail(method_not_allowed(kind, "create"));
   if ((v == "update" || v == "patch") && info.collection) co_return api_fail(method_not_allowed(kind, v));
   Task<Reply> next = v == "get"                ? handle_get(core, ctx)

@@ -3,6 +3,7 @@
 
 #include "controlplane/apiserver/handlers/context.h"
 #include "kube/codec.h"
+#include "kube/custom.h"
 #include "kube/patch.h"
 
 namespace fairlead::apiserver {
@@ -11,6 +12,7 @@ namespace {
 
 constexpr std::string_view kPatchTypes =
     "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json";
+constexpr std::string_view kJsonPatchTypes = "application/json-patch+json, application/merge-patch+json";
 
 std::string_view version_of(std::string_view api_version) {
   const auto slash = api_version.find('/');
@@ -85,7 +87,7 @@ ApiResult<json::value> parse_text(std::string_view body, bool yaml, Warnings& st
 
 ApiResult<std::unique_ptr<Message>> decode_json_object(const json::value& value, const Message& prototype, std::string_view api_version,
                                                        std::string_view kind, FieldValidation validation, Warnings& warnings,
-                                                       Warnings strict) {
+                                                       Warnings strict, const Strategy* strategy) {
   const auto* object = value.if_object();
   if (!object) return api_fail(bad_request("the request body must be a JSON object"));
   API_CHECK(check_type(text_member(*object, "apiVersion"), text_member(*object, "kind"), api_version, kind));
@@ -96,26 +98,30 @@ ApiResult<std::unique_ptr<Message>> decode_json_object(const json::value& value,
   kube::DecodeOptions options;
   options.strict = &strict;
   if (auto ok = kube::from_json_value(rest, *out, options); !ok) return api_fail(not_handled(api_version, kind, kind, ok.error().message));
+  if (strategy) strategy->prune(*out, &strict);
   API_CHECK(judge_strict(strict, api_version, kind, validation, warnings));
   return out;
 }
 
 ApiResult<std::unique_ptr<Message>> decode_body(const http::Request& request, const Message& prototype, std::string_view api_version,
-                                                std::string_view kind, FieldValidation validation, Warnings& warnings) {
+                                                std::string_view kind, FieldValidation validation, Warnings& warnings,
+                                                const Strategy* strategy) {
   API_TRY(const auto encoding, body_encoding(request.headers.value_or("Content-Type", "")));
   if (request.body.empty()) return api_fail(bad_request("the request body is empty"));
+  if (encoding == Encoding::protobuf && prototype.GetDescriptor() == kube::CustomObject::descriptor())
+    return api_fail(unsupported_media_type("application/json, application/yaml"));
   if (encoding == Encoding::protobuf) return decode_protobuf(request.body, prototype, api_version, kind);
   Warnings strict;
   API_TRY(const auto value, parse_text(request.body, encoding == Encoding::yaml, strict));
-  return decode_json_object(value, prototype, api_version, kind, validation, warnings, std::move(strict));
+  return decode_json_object(value, prototype, api_version, kind, validation, warnings, std::move(strict), strategy);
 }
 
-ApiResult<PatchType> patch_type(const http::Request& request) {
+ApiResult<PatchType> patch_type(const http::Request& request, bool json_only) {
   const auto type = media_type(request.headers.value_or("Content-Type", ""));
   if (type == "application/json-patch+json") return PatchType::json;
   if (type == "application/merge-patch+json") return PatchType::merge;
-  if (type == "application/strategic-merge-patch+json") return PatchType::strategic;
-  return api_fail(unsupported_media_type(kPatchTypes));
+  if (type == "application/strategic-merge-patch+json" && !json_only) return PatchType::strategic;
+  return api_fail(unsupported_media_type(json_only ? kJsonPatchTypes : kPatchTypes));
 }
 
 ApiResult<json::value> parse_patch(const http::Request& request) {
@@ -126,7 +132,7 @@ ApiResult<json::value> parse_patch(const http::Request& request) {
 
 ApiResult<std::unique_ptr<Message>> apply_patch(const Message& current, std::string_view api_version, std::string_view kind,
                                                 PatchType type, const json::value& patch, FieldValidation validation,
-                                                Warnings& warnings) {
+                                                Warnings& warnings, const Strategy* strategy) {
   const json::value before = kube::to_json_object(current, api_version, kind);
   Result<json::value> after = fail(ErrorCode::internal, "");
   switch (type) {
@@ -142,7 +148,7 @@ ApiResult<std::unique_ptr<Message>> apply_patch(const Message& current, std::str
     e.message = after.error().message;
     return api_fail(std::move(e));
   }
-  return decode_json_object(*after, current, api_version, kind, validation, warnings);
+  return decode_json_object(*after, current, api_version, kind, validation, warnings, {}, strategy);
 }
 
 }  // namespace fairlead::apiserver

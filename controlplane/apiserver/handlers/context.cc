@@ -12,6 +12,7 @@ bool RequestContext::flag(std::string_view key) const {
 ApiResult<Format> RequestContext::format(bool stream) const {
   Offers offers;
   offers.stream = stream;
+  offers.protobuf = !resource || !resource->json_only;
   return negotiate(request.headers.value_or("Accept", ""), offers);
 }
 

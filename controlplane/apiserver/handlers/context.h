@@ -26,7 +26,7 @@ struct RequestContext {
   User user;
   std::string audit_id;
   Warnings warnings;
-  const Resource* resource = nullptr;
+  std::shared_ptr<const Resource> resource;  // null: the request is about none
 
   std::string query(std::string_view key) const {
     const auto v = target.get(key);
@@ -75,19 +75,23 @@ ApiResult<ListQuery> list_query(const RequestContext& ctx);
 ApiResult<metav1::DeleteOptions> delete_options(const RequestContext& ctx);
 
 // Reads a request body as one object of this kind, by Content-Type; reports unknown and duplicate fields as asked for.
+// `strategy`, where given, prunes what the codec takes for any kind (Strategy::prune).
 ApiResult<std::unique_ptr<Message>> decode_body(const http::Request& request, const Message& prototype, std::string_view api_version,
-                                                std::string_view kind, FieldValidation validation, Warnings& warnings);
+                                                std::string_view kind, FieldValidation validation, Warnings& warnings,
+                                                const Strategy* strategy = nullptr);
 // The JSON value of an object that came as a patch result.
 ApiResult<std::unique_ptr<Message>> decode_json_object(const boost::json::value& json, const Message& prototype,
                                                        std::string_view api_version, std::string_view kind,
-                                                       FieldValidation validation, Warnings& warnings, Warnings strict = {});
+                                                       FieldValidation validation, Warnings& warnings, Warnings strict = {},
+                                                       const Strategy* strategy = nullptr);
 
 enum class PatchType { json, merge, strategic };
-ApiResult<PatchType> patch_type(const http::Request& request);
+// `json_only`: the kind has no schema that a strategic merge patch could go by.
+ApiResult<PatchType> patch_type(const http::Request& request, bool json_only = false);
 // The patched object. `api_version` and `kind` are those of `current`.
 ApiResult<std::unique_ptr<Message>> apply_patch(const Message& current, std::string_view api_version, std::string_view kind,
                                                 PatchType type, const boost::json::value& patch, FieldValidation validation,
-                                                Warnings& warnings);
+                                                Warnings& warnings, const Strategy* strategy = nullptr);
 // The patch body as JSON (YAML is accepted where upstream does).
 ApiResult<boost::json::value> parse_patch(const http::Request& request);
 

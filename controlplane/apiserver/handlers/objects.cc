@@ -49,7 +49,7 @@ Task<Reply> handle_create(Core& core, ContextPtr ctx) {
   API_CO_TRY(const auto options, ctx->write_options());
   API_CO_TRY(const auto validation, ctx->field_validation());
   API_CO_TRY(auto object,
-             decode_body(ctx->request, *r.kind->prototype, r.kind->api_version(), r.kind->kind, validation, ctx->warnings));
+             decode_body(ctx->request, *r.kind->prototype, r.kind->api_version(), r.kind->kind, validation, ctx->warnings, r.strategy.get()));
   auto created = co_await core.registry->create(r, ctx->info.ns, std::move(object), options);
   if (!created) co_return api_fail(std::move(created).error());
   co_return object_response(201, r, **created, ctx->encode_options(format, core.clock.wall()));
@@ -62,7 +62,7 @@ Task<Reply> handle_update(Core& core, ContextPtr ctx) {
   API_CO_TRY(const auto options, ctx->write_options());
   API_CO_TRY(const auto validation, ctx->field_validation());
   API_CO_TRY(auto decoded,
-             decode_body(ctx->request, *r.kind->prototype, r.kind->api_version(), r.kind->kind, validation, ctx->warnings));
+             decode_body(ctx->request, *r.kind->prototype, r.kind->api_version(), r.kind->kind, validation, ctx->warnings, r.strategy.get()));
   const std::shared_ptr<const Message> wanted = std::move(decoded);
   const Registry::Edit edit = [wanted](const Message*) -> ApiResult<Registry::Object> { return clone(*wanted); };
   auto done = co_await core.registry->update(r, ctx->info.ns, ctx->info.name, part, edit, options);
@@ -73,15 +73,15 @@ Task<Reply> handle_update(Core& core, ContextPtr ctx) {
 Task<Reply> handle_patch(Core& core, ContextPtr ctx) {
   API_CO_TRY(const auto format, ctx->format());
   API_CO_TRY(const auto part, part_of(*ctx));
-  API_CO_TRY(const auto type, patch_type(ctx->request));
-  API_CO_TRY(auto patch, parse_patch(ctx->request));
   const auto& r = *ctx->resource;
+  API_CO_TRY(const auto type, patch_type(ctx->request, r.json_only));
+  API_CO_TRY(auto patch, parse_patch(ctx->request));
   API_CO_TRY(const auto options, ctx->write_options());
   API_CO_TRY(const auto validation, ctx->field_validation());
   const Registry::Edit edit = [&](const Message* current) -> ApiResult<Registry::Object> {
     if (!current) return api_fail(not_found(*r.kind, ctx->info.name));
     ctx->warnings.clear();
-    return apply_patch(*current, r.kind->api_version(), r.kind->kind, type, patch, validation, ctx->warnings);
+    return apply_patch(*current, r.kind->api_version(), r.kind->kind, type, patch, validation, ctx->warnings, r.strategy.get());
   };
   auto done = co_await core.registry->update(r, ctx->info.ns, ctx->info.name, part, edit, options);
   if (!done) co_return api_fail(std::move(done).error());

@@ -89,9 +89,9 @@ http::Response discovery_answer(const DiscoveryDocuments& d, const RequestContex
   return make_response(200, "application/json", legacy);
 }
 
-json::array root_paths(const Core& core) {
+json::array root_paths(const DiscoveryDocuments& discovery) {
   json::array out;
-  for (const auto& [path, text] : core.discovery->legacy) out.emplace_back(path);
+  for (const auto& [path, text] : discovery.legacy) out.emplace_back(path);
   for (const auto p : {"/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"}) out.emplace_back(p);
   return out;
 }
@@ -111,15 +111,17 @@ std::optional<Reply> handle_path(Core& core, const RequestContext& ctx) {
     }
     return Reply(std::move(r));
   };
-  if (const auto it = core.discovery->legacy.find(path); it != core.discovery->legacy.end())
-    return known(discovery_answer(*core.discovery, ctx, path, it->second));
+  const auto documents = core.documents();
+  const auto& discovery = *documents->discovery;
+  if (const auto it = discovery.legacy.find(path); it != discovery.legacy.end())
+    return known(discovery_answer(discovery, ctx, path, it->second));
   for (const std::string_view h : {"/healthz", "/livez", "/readyz"})
     if (path == h || (path.starts_with(h) && path[h.size()] == '/')) return known(health(core, ctx));
   if (path == "/version") return known(make_response(200, "application/json", version_json()));
   if (path == "/metrics") return known(make_response(200, "text/plain; version=0.0.4; charset=utf-8", core.metrics.text()));
-  if (path == "/") return known(make_response(200, "application/json", json::serialize(json::object{{"paths", root_paths(core)}})));
+  if (path == "/") return known(make_response(200, "application/json", json::serialize(json::object{{"paths", root_paths(discovery)}})));
   if (path.starts_with("/openapi/") || path == "/swagger-2.0.0.pb-v1")
-    if (auto r = openapi_answer(ctx)) return known(std::move(*r));
+    if (auto r = openapi_answer(ctx, documents->custom_openapi)) return known(std::move(*r));
   return std::nullopt;
 }
 

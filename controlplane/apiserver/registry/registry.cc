@@ -4,6 +4,7 @@
 
 #include "controlplane/apiserver/registry/admission.h"
 #include "controlplane/apiserver/registry/continue_token.h"
+#include "controlplane/apiserver/validation/custom_meta.h"
 
 namespace fairlead::apiserver {
 namespace {
@@ -43,7 +44,8 @@ Result<etcd::Revision> parse_resource_version(std::string_view text) {
 
 ApiResult<> Registry::finish_create(const Resource& r, Message& o, const WriteOptions& options, Contention& contention,
                                     std::unique_ptr<Reservation>& reservation) {
-  field::ErrorList errors = validate_meta(meta_of(o), r.kind->namespaced(), r.strategy->name_check(), field::Path("metadata"));
+  const auto check_meta = r.json_only ? validate_custom_meta : validate_meta;
+  field::ErrorList errors = check_meta(meta_of(o), r.kind->namespaced(), r.strategy->name_check(), field::Path("metadata"));
   r.strategy->validate(o, errors);
   // Reserve only for what is valid, so that a bad object cannot use up addresses even for a moment.
   if (errors.empty() && r.hook) reservation = r.hook->create(o, contention, errors);
@@ -201,7 +203,8 @@ ApiResult<> Registry::finish_update(const Resource& r, Part part, Message& now, 
   } else if (part == Part::finalize) {
     s.prepare_for_finalize(now, before);
   }
-  auto errors = validate_meta_update(meta_of(now), meta_of(before), field::Path("metadata"));
+  const auto check_meta = r.json_only ? validate_custom_meta_update : validate_meta_update;
+  auto errors = check_meta(meta_of(now), meta_of(before), field::Path("metadata"));
   if (part == Part::main)
     s.validate_update(now, before, errors);
   else if (part == Part::status)

@@ -26,6 +26,9 @@ class Strategy {
  public:
   virtual ~Strategy() = default;
 
+  // Removes what the kind does not know, from what a client sent; `strict`, where given, is told: `unknown field "x"`. Only for
+  // kinds without a schema in kube/proto: the codec does it for the others.
+  virtual void prune(Message&, Warnings* /*strict*/) const {}
   virtual void apply_defaults(Message&) const {}
   virtual void prepare_for_create(Message&) const {}
   virtual void prepare_for_update(Message& /*now*/, const Message& /*before*/) const {}

@@ -12,19 +12,28 @@ constexpr std::int64_t kPage = 10'000;
 // Events usually arrive within a millisecond of their write.
 constexpr auto kSoon = std::chrono::milliseconds(2);
 constexpr auto kLater = std::chrono::milliseconds(50);
+constexpr int kJoinAttempts = 10;
+
+bool longer_prefix(const std::shared_ptr<WatchCache>& a, const std::shared_ptr<WatchCache>& b) {
+  return a->resource().prefix.size() > b->resource().prefix.size();
+}
 
 }  // namespace
 
 CacheFeeder::CacheFeeder(etcd::Kv& kv, std::string prefix, std::vector<std::shared_ptr<WatchCache>> caches)
     : kv_(kv), prefix_(std::move(prefix) + "/"), caches_(std::move(caches)) {
-  std::sort(caches_.begin(), caches_.end(),
-            [](const auto& a, const auto& b) { return a->resource().prefix.size() > b->resource().prefix.size(); });
+  std::sort(caches_.begin(), caches_.end(), longer_prefix);
 }
 
-WatchCache* CacheFeeder::cache_of(std::string_view key) const {
-  for (const auto& c : caches_)
+WatchCache* CacheFeeder::cache_of(const Caches& caches, std::string_view key) {
+  for (const auto& c : caches)
     if (key.starts_with(c->resource().prefix)) return c.get();
   return nullptr;
+}
+
+CacheFeeder::Caches CacheFeeder::caches() const {
+  std::lock_guard lock(mutex_);
+  return caches_;
 }
 
 void CacheFeeder::observe(std::vector<std::string> prefixes, KeyObserver& observer) {
@@ -48,7 +57,6 @@ Task<> CacheFeeder::run() {
     if (stopping_) break;
     const auto& error = revision ? followed.error() : revision.error();
     log::warn("watch caches are rebuilt: {}", error.message);
-    ++rebuilds_;
     auto waited = co_await sleep_for(backoff);
     if (!waited) break;
     backoff = std::min(backoff * 2, std::chrono::milliseconds(5'000));
@@ -62,6 +70,7 @@ void CacheFeeder::stop() {
 }
 
 Task<Result<etcd::Revision>> CacheFeeder::list_all() {
+  const auto known = caches();
   std::map<WatchCache*, std::vector<EntryPtr>> found;
   std::vector<std::string> observed_keys;
   etcd::RangeRequest request;
@@ -74,7 +83,7 @@ Task<Result<etcd::Revision>> CacheFeeder::list_all() {
     if (request.revision == 0) request.revision = response->revision;
     for (auto& kv : response->kvs) {
       if (observed(kv.key)) observed_keys.push_back(kv.key);
-      auto* cache = cache_of(kv.key);
+      auto* cache = cache_of(known, kv.key);
       if (!cache) continue;
       auto entry = make_entry(cache->resource(), kv.key, kv.mod_revision, kv.value);
       if (entry)
@@ -89,8 +98,73 @@ Task<Result<etcd::Revision>> CacheFeeder::list_all() {
     observer_->reset(observed_keys);
     observer_->complete_up_to(request.revision);
   }
-  for (const auto& c : caches_) c->reset(std::move(found[c.get()]), request.revision);
+  std::lock_guard lock(mutex_);
+  for (const auto& c : caches_) {
+    const bool listed = std::find(known.begin(), known.end(), c) != known.end();
+    // One that has joined since this list began would miss what was written since it was filled.
+    if (!listed && !joining_.count(c.get())) co_return fail(ErrorCode::conflict, "{} has joined meanwhile", c->resource().prefix);
+  }
+  ++rebuilds_;
+  for (const auto& c : caches_)
+    if (!joining_.count(c.get())) c->reset(std::move(found[c.get()]), request.revision);
   co_return request.revision;
+}
+
+Task<Result<std::pair<std::vector<EntryPtr>, etcd::Revision>>> CacheFeeder::list_one(std::shared_ptr<WatchCache> cache) {
+  std::vector<EntryPtr> found;
+  etcd::RangeRequest request;
+  request.key = cache->resource().prefix;
+  request.range_end = etcd::prefix_end(request.key);
+  request.limit = kPage;
+  while (true) {
+    auto response = co_await kv_.range(request);
+    if (!response) co_return fail(std::move(response).error().with("list {}", cache->resource().prefix));
+    if (request.revision == 0) request.revision = response->revision;
+    for (auto& kv : response->kvs) {
+      auto entry = make_entry(cache->resource(), kv.key, kv.mod_revision, kv.value);
+      if (entry)
+        found.push_back(std::move(*entry));
+      else
+        log::error("left out of the cache: {}", entry.error().message);
+    }
+    if (!response->more || response->kvs.empty()) break;
+    request.key = response->kvs.back().key + '\0';
+  }
+  co_return std::make_pair(std::move(found), request.revision);
+}
+
+Task<Result<>> CacheFeeder::add(std::shared_ptr<WatchCache> cache) {
+  {
+    std::lock_guard lock(mutex_);
+    caches_.push_back(cache);
+    std::sort(caches_.begin(), caches_.end(), longer_prefix);
+  }
+  for (int attempt = 0; attempt < kJoinAttempts; ++attempt) {
+    {
+      std::lock_guard lock(mutex_);
+      joining_[cache.get()] = {};
+    }
+    const int epoch = rebuilds_;
+    auto listed = co_await list_one(cache);
+    if (!listed) co_return fail(std::move(listed).error());
+    std::lock_guard lock(mutex_);
+    // The watch has begun anew, and what was between the two is in no list.
+    if (rebuilds_ != epoch) continue;
+    auto& [entries, revision] = *listed;
+    auto joined = joining_.extract(cache.get());
+    cache->reset(std::move(entries), revision);
+    auto& writes = joined.mapped().writes;
+    std::erase_if(writes, [r = revision](const WatchCache::Write& w) { return w.revision <= r; });
+    cache->apply(std::move(writes), std::max(revision, joined.mapped().complete));
+    co_return Result<>{};
+  }
+  co_return fail(ErrorCode::unavailable, "the store's watch does not hold");
+}
+
+void CacheFeeder::remove(const std::shared_ptr<WatchCache>& cache) {
+  std::lock_guard lock(mutex_);
+  joining_.erase(cache.get());
+  std::erase(caches_, cache);
 }
 
 Task<Result<>> CacheFeeder::follow(etcd::Revision revision) {
@@ -116,10 +190,12 @@ Task<Result<>> CacheFeeder::follow(etcd::Revision revision) {
 }
 
 void CacheFeeder::apply(const etcd::WatchBatch& batch) {
+  // Under the lock, so that a cache is either in this batch or will see it among what it missed.
+  std::lock_guard lock(mutex_);
   std::map<WatchCache*, std::vector<WatchCache::Write>> writes;
   for (const auto& e : batch.events) {
     if (observed(e.kv.key)) observer_->changed(e.kv.key, e.type == etcd::Event::Type::put);
-    auto* cache = cache_of(e.kv.key);
+    auto* cache = cache_of(caches_, e.kv.key);
     if (!cache) continue;
     WatchCache::Write w{e.kv.key, nullptr, e.kv.mod_revision};
     if (e.type == etcd::Event::Type::put) {
@@ -135,7 +211,14 @@ void CacheFeeder::apply(const etcd::WatchBatch& batch) {
   if (observer_) observer_->complete_up_to(batch.revision);
   for (const auto& c : caches_) {
     const auto it = writes.find(c.get());
-    c->apply(it == writes.end() ? std::vector<WatchCache::Write>{} : std::move(it->second), batch.revision);
+    auto mine = it == writes.end() ? std::vector<WatchCache::Write>{} : std::move(it->second);
+    const auto joining = joining_.find(c.get());
+    if (joining == joining_.end()) {
+      c->apply(std::move(mine), batch.revision);
+      continue;
+    }
+    std::move(mine.begin(), mine.end(), std::back_inserter(joining->second.writes));
+    joining->second.complete = std::max(joining->second.complete, batch.revision);
   }
 }
 

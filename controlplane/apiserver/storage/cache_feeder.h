@@ -6,6 +6,7 @@
 #pragma once
 
 #include <atomic>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -36,13 +37,19 @@ class CacheFeeder {
   void stop();
   // Waits until `cache` holds everything up to `revision`; asks the store for progress when nothing comes by itself.
   Task<ApiResult<>> ensure_fresh(std::shared_ptr<WatchCache> cache, etcd::Revision revision);
-  // How often the caches were rebuilt.
+  // A further collection while run() goes on: filled when this returns. The caller keeps it until remove() has returned.
+  Task<Result<>> add(std::shared_ptr<WatchCache> cache);
+  void remove(const std::shared_ptr<WatchCache>& cache);
+  // How often the caches were filled from a list of the whole store.
   int rebuilds() const { return rebuilds_; }
 
  private:
   Task<Result<etcd::Revision>> list_all();
   Task<Result<>> follow(etcd::Revision revision);
-  WatchCache* cache_of(std::string_view key) const;
+  using Caches = std::vector<std::shared_ptr<WatchCache>>;  // longest prefix first
+  static WatchCache* cache_of(const Caches& caches, std::string_view key);
+  Caches caches() const;
+  Task<Result<std::pair<std::vector<EntryPtr>, etcd::Revision>>> list_one(std::shared_ptr<WatchCache> cache);
   bool observed(std::string_view key) const;
   Task<> ask_for_progress();
   void apply(const etcd::WatchBatch& batch);
@@ -51,8 +58,14 @@ class CacheFeeder {
   const std::string prefix_;  // with the slash at its end
   KeyObserver* observer_ = nullptr;
   std::vector<std::string> observed_;
-  std::vector<std::shared_ptr<WatchCache>> caches_;  // longest prefix first
-  std::mutex mutex_;
+  mutable std::mutex mutex_;  // guards what follows
+  Caches caches_;
+  // Caches that are being filled, and what happened to them meanwhile.
+  struct Joining {
+    std::vector<WatchCache::Write> writes;
+    etcd::Revision complete = 0;
+  };
+  std::map<WatchCache*, Joining> joining_;
   std::shared_ptr<etcd::WatchStream> stream_;
   std::atomic<bool> stopping_{false};
   std::atomic<int> rebuilds_{0};

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "kube/codec.h"
+#include "controlplane/apiserver/storage/value.h"
 
 namespace fairlead::apiserver {
 namespace {
@@ -33,7 +33,7 @@ EntryPtr make_entry(const Resource& resource, std::string key, etcd::Revision re
   e->labels.reserve(meta.labels().size());
   for (const auto& [k, v] : meta.labels()) e->labels.emplace_back(k, v);
   std::sort(e->labels.begin(), e->labels.end());
-  if (resource.from_storage) {
+  if (resource.from_storage && !resource.strategy->selectable_fields().empty()) {
     const auto served = resource.make();
     resource.from_storage(stored, *served);
     resource.strategy->field_values(*served, e->fields);
@@ -45,9 +45,7 @@ EntryPtr make_entry(const Resource& resource, std::string key, etcd::Revision re
 }
 
 Result<EntryPtr> make_entry(const Resource& resource, std::string key, etcd::Revision revision, std::string_view value) {
-  FL_TRY_CTX(auto envelope, kube::open_envelope(value), "stored object {}", key);
-  std::unique_ptr<Message> stored(resource.storage_kind->prototype->New());
-  if (!stored->ParseFromString(envelope.raw)) return fail(ErrorCode::data_loss, "stored object {}: malformed protobuf", key);
+  FL_TRY(const auto stored, decode_value(resource, key, value));
   return make_entry(resource, std::move(key), revision, *stored);
 }
 

@@ -1,7 +1,6 @@
 #include "controlplane/apiserver/storage/storage.h"
 
-#include "kube/codec.h"
-#include "kube/proto/apimachinery/runtime.pb.h"
+#include "controlplane/apiserver/storage/value.h"
 
 namespace fairlead::apiserver {
 namespace {
@@ -60,9 +59,7 @@ bool report_refused(Reservation& reservation, const etcd::TxnResponse& response)
 }  // namespace
 
 Result<Stored> Storage::decode(const Resource& resource, const etcd::KeyValue& kv) const {
-  FL_TRY_CTX(auto envelope, kube::open_envelope(kv.value), "stored object {}", kv.key);
-  std::unique_ptr<Message> object(resource.storage_kind->prototype->New());
-  if (!object->ParseFromString(envelope.raw)) return fail(ErrorCode::data_loss, "stored object {}: malformed protobuf", kv.key);
+  FL_TRY(auto object, decode_value(resource, kv.key, kv.value));
   mutable_meta_of(*object).set_resourceversion(std::to_string(kv.mod_revision));
   if (resource.from_storage) {
     auto served = resource.make();
@@ -70,25 +67,6 @@ Result<Stored> Storage::decode(const Resource& resource, const etcd::KeyValue& k
     object = std::move(served);
   }
   return Stored{std::move(object), kv.mod_revision};
-}
-
-std::string Storage::encode(const Resource& resource, const Message& object) const {
-  std::unique_ptr<Message> stored;
-  if (resource.to_storage) {
-    stored.reset(resource.storage_kind->prototype->New());
-    resource.to_storage(object, *stored);
-  } else {
-    stored = clone(object);
-  }
-  auto& meta = mutable_meta_of(*stored);
-  meta.clear_resourceversion();  // it is the key's revision
-  meta.clear_selflink();
-  // Deterministic, so that an update that changes nothing is seen to change nothing.
-  runtimepb::Unknown envelope;
-  envelope.mutable_typemeta()->set_apiversion(resource.storage_kind->api_version());
-  envelope.mutable_typemeta()->set_kind(std::string(resource.storage_kind->kind));
-  envelope.set_raw(deterministic_bytes(*stored));
-  return std::string("k8s\0", 4) + envelope.SerializeAsString();
 }
 
 Task<ApiResult<Stored>> Storage::get(const Resource& resource, std::string key, std::string name) {
@@ -159,7 +137,7 @@ Task<ApiResult<Stored>> Storage::create(const Resource& resource, std::string ke
   txn.compare.push_back(at_mod_revision(key, 0));
   etcd::PutRequest put;
   put.key = key;
-  put.value = encode(resource, *object_copy);
+  put.value = encode_value(resource, *object_copy);
   put.lease = *lease;
   txn.success.emplace_back(std::move(put));
   auto look = one(key);
@@ -231,8 +209,8 @@ Task<ApiResult<Storage::Updated>> Storage::update(const Resource& resource, std:
     } else {
       etcd::PutRequest put;
       put.key = key;
-      put.value = encode(resource, *outcome->put);
-      if (exists && !from_cache && put.value == encode(resource, *current.object)) {
+      put.value = encode_value(resource, *outcome->put);
+      if (exists && !from_cache && put.value == encode_value(resource, *current.object)) {
         Updated same;
         same.stored = std::move(current);
         co_return same;

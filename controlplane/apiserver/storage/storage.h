@@ -68,7 +68,6 @@ class Storage {
 
  private:
   Result<Stored> decode(const Resource& resource, const etcd::KeyValue& kv) const;
-  std::string encode(const Resource& resource, const Message& object) const;
   Task<ApiResult<etcd::LeaseId>> lease_for(std::chrono::seconds ttl);
   Task<ApiResult<>> give_up(const Reservation& reservation, etcd::TxnRequest& txn);
 

@@ -72,6 +72,17 @@ void WatchCache::reset(std::vector<EntryPtr> entries, etcd::Revision revision) {
   history_.clear();
   history_floor_ = revision_ = revision;
   ready_ = true;
+  close_watchers();
+  for (auto* s : waiting_) s->set();
+}
+
+void WatchCache::close() {
+  std::lock_guard lock(mutex_);
+  closed_ = true;
+  close_watchers();
+}
+
+void WatchCache::close_watchers() {
   const auto close = [](Watcher* w) {
     w->closed_ = true;
     w->signal_.set();
@@ -79,7 +90,6 @@ void WatchCache::reset(std::vector<EntryPtr> entries, etcd::Revision revision) {
   for (auto* w : watchers_) close(w);
   for (auto& [value, set] : indexed_watchers_)
     for (auto* w : set) close(w);
-  for (auto* s : waiting_) s->set();
 }
 
 void WatchCache::apply(std::vector<Write> writes, etcd::Revision revision) {
@@ -212,6 +222,7 @@ ApiResult<std::unique_ptr<Watcher>> WatchCache::watch(net::any_io_executor execu
   auto* w = watcher.get();
   std::lock_guard lock(mutex_);
   if (!ready_) return api_fail(service_unavailable("the watch cache is being filled"));
+  if (closed_) return api_fail(service_unavailable("the definition of this resource has changed"));
   if (spec.initial_state) {
     const auto& prefix = w->selection_.prefix();
     for (auto it = entries_.lower_bound(prefix); it != entries_.end() && it->first.starts_with(prefix); ++it)

@@ -107,6 +107,8 @@ class WatchCache : public std::enable_shared_from_this<WatchCache> {
     EntryPtr now;  // null: deleted
     etcd::Revision revision = 0;
   };
+  // Its collection is served no more, or by another cache: watchers are closed, and there are no new ones.
+  void close();
   // Changes in order, and the revision up to which the store's watch has told everything.
   void apply(std::vector<Write> writes, etcd::Revision revision);
 
@@ -139,6 +141,7 @@ class WatchCache : public std::enable_shared_from_this<WatchCache> {
 
  private:
   friend class Watcher;
+  void close_watchers();  // under the lock
   void remember(Change change);
   void dispatch(const Change& change);
   void unsubscribe(Watcher* watcher);
@@ -148,6 +151,7 @@ class WatchCache : public std::enable_shared_from_this<WatchCache> {
   const CacheOptions options_;
   mutable std::mutex mutex_;
   bool ready_ = false;
+  bool closed_ = false;
   etcd::Revision revision_ = 0;
   etcd::Revision history_floor_ = 0;  // changes after this revision are in history_
   std::map<std::string, EntryPtr, std::less<>> entries_;

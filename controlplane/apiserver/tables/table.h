@@ -4,6 +4,7 @@
 #pragma once
 
 #include <boost/json/value.hpp>
+#include <functional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -29,7 +30,7 @@ struct Row {
 
 class TablePrinter {
  public:
-  using Print = void (*)(const Message& object, WallTime now, Row& row);
+  using Print = std::function<void(const Message& object, WallTime now, Row& row)>;
   TablePrinter(std::vector<Column> columns, Print print) : columns_(std::move(columns)), print_(print) {}
   std::span<const Column> columns() const { return columns_; }
   boost::json::array column_definitions() const;

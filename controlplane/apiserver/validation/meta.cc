@@ -1,4 +1,4 @@
-#include "controlplane/apiserver/validation/meta.h"
+#include "controlplane/apiserver/validation/custom_meta.h"
 
 #include <fmt/core.h>
 #include <google/protobuf/util/message_differencer.h>
@@ -42,12 +42,12 @@ void validate_owners(const metav1::ObjectMeta& m, const field::Path& path, field
   }
 }
 
-void validate_finalizers(const metav1::ObjectMeta& m, const field::Path& path, field::ErrorList& out) {
+void validate_finalizers(const metav1::ObjectMeta& m, bool standard, const field::Path& path, field::ErrorList& out) {
   bool orphan = false, foreground = false;
   for (int i = 0; i < m.finalizers_size(); ++i) {
     const auto& f = m.finalizers(i);
     for (const auto& c : check_qualified_name(f)) out.invalid(path.index(i), f, c);
-    if (f.find('/') == std::string::npos && f != "orphan" && f != "foregroundDeletion" && f != "kubernetes")
+    if (standard && f.find('/') == std::string::npos && f != "orphan" && f != "foregroundDeletion" && f != "kubernetes")
       out.invalid(path.index(i), f, "name is neither a standard finalizer name nor is it fully qualified");
     orphan = orphan || f == "orphan";
     foreground = foreground || f == "foregroundDeletion";
@@ -98,7 +98,9 @@ void validate_label_selector(const metav1::LabelSelector& s, const field::Path& 
   }
 }
 
-field::ErrorList validate_meta(const metav1::ObjectMeta& m, bool namespaced, NameCheck check, const field::Path& path) {
+namespace {
+
+field::ErrorList check_meta(const metav1::ObjectMeta& m, bool namespaced, NameCheck check, const field::Path& path, bool standard) {
   field::ErrorList out;
   if (!m.generatename().empty())
     for (const auto& c : check(mask_trailing_dash(m.generatename()))) out.invalid(path.child("generateName"), m.generatename(), c);
@@ -120,11 +122,11 @@ field::ErrorList validate_meta(const metav1::ObjectMeta& m, bool namespaced, Nam
   validate_labels(m.labels(), path.child("labels"), out);
   validate_annotations(m.annotations(), path.child("annotations"), out);
   validate_owners(m, path.child("ownerReferences"), out);
-  validate_finalizers(m, path.child("finalizers"), out);
+  validate_finalizers(m, standard, path.child("finalizers"), out);
   return out;
 }
 
-field::ErrorList validate_meta_update(const metav1::ObjectMeta& now, const metav1::ObjectMeta& before, const field::Path& path) {
+field::ErrorList check_meta_update(const metav1::ObjectMeta& now, const metav1::ObjectMeta& before, const field::Path& path, bool standard) {
   field::ErrorList out;
   const auto text_same = [&](const std::string& a, const std::string& b, std::string_view name) {
     if (a != b) out.invalid(path.child(name), a, kImmutable);
@@ -146,8 +148,23 @@ field::ErrorList validate_meta_update(const metav1::ObjectMeta& now, const metav
   validate_labels(now.labels(), path.child("labels"), out);
   validate_annotations(now.annotations(), path.child("annotations"), out);
   validate_owners(now, path.child("ownerReferences"), out);
-  validate_finalizers(now, path.child("finalizers"), out);
+  validate_finalizers(now, standard, path.child("finalizers"), out);
   return out;
+}
+
+}  // namespace
+
+field::ErrorList validate_meta(const metav1::ObjectMeta& m, bool namespaced, NameCheck check, const field::Path& path) {
+  return check_meta(m, namespaced, check, path, true);
+}
+field::ErrorList validate_meta_update(const metav1::ObjectMeta& now, const metav1::ObjectMeta& before, const field::Path& path) {
+  return check_meta_update(now, before, path, true);
+}
+field::ErrorList validate_custom_meta(const metav1::ObjectMeta& m, bool namespaced, NameCheck check, const field::Path& path) {
+  return check_meta(m, namespaced, check, path, false);
+}
+field::ErrorList validate_custom_meta_update(const metav1::ObjectMeta& now, const metav1::ObjectMeta& before, const field::Path& path) {
+  return check_meta_update(now, before, path, false);
 }
 
 void require_same(bool same, std::string value_json, const field::Path& path, field::ErrorList& out) {

@@ -8,7 +8,11 @@
 #include "base/http/client.h"
 #include "controlplane/apiserver/auth/jwt.h"
 #include "kube/api.h"
+#include "kube/client.h"
 #include "kube/codec.h"
+#include "kube/custom.h"
+#include "kube/informer.h"
+#include "kube/kubeconfig.h"
 #include "kube/proto/core/v1/config.pb.h"
 #include "kube/proto/core/v1/pod.pb.h"
 #include "tests/base/asio_test_util.h"
@@ -713,6 +717,156 @@ TEST_F(Api, DiscoveryOldAndNew) {
   EXPECT_EQ(get("/openapi/v2").at("/swagger"), "2.0");
   const auto protobuf = get("/openapi/v2", "application/com.github.proto-openapi.spec.v2@v1.0+protobuf");
   EXPECT_EQ(protobuf.headers.value_or("Content-Type", ""), "application/com.github.proto-openapi.spec.v2.v1.0+protobuf");
+}
+
+// A definition of cars in two versions; `more` goes into the schema of spec.
+std::string cars(const std::string& group, const std::string& more, const std::string& conversion = "'strategy':'None'") {
+  const auto version = [&](const std::string& name, bool storage) {
+    return "{'name':'" + name + "','served':true,'storage':" + (storage ? "true" : "false") +
+           ",'selectableFields':[{'jsonPath':'.spec.color'}],'schema':{'openAPIV3Schema':{'type':'object','properties':{'spec':{'type':'object',"
+           "'properties':{'color':{'type':'string'}" + more + "}}}}}}";
+  };
+  return "{'apiVersion':'apiextensions.k8s.io/v1','kind':'CustomResourceDefinition','metadata':{'name':'cars." + group + "'},'spec':{'group':'" + group +
+         "','scope':'Namespaced','names':{'kind':'Car','plural':'cars'},'conversion':{" + conversion + "},'versions':[" + version("v1beta1", false) + "," +
+         version("v1", true) + "]}}";
+}
+constexpr char kDefinitions[] = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+
+class CustomApi : public Api {
+ protected:
+  void define(const std::string& group, const std::string& more = {}, const std::string& conversion = "'strategy':'None'") {
+    const auto made = post(kDefinitions, cars(group, more, conversion));
+    ASSERT_EQ(made.status, 201u) << made.body;
+    ASSERT_TRUE(until([&] { return get(std::string(kDefinitions) + "/cars." + group).body.find("the initial names have been accepted") != std::string::npos; }));
+  }
+  bool until(const std::function<bool()>& f) {
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+    while (!f()) {
+      if (std::chrono::steady_clock::now() > end) return false;
+      loop_.idle(std::chrono::milliseconds(5));
+    }
+    return true;
+  }
+  std::string at(const std::string& group, const std::string& version, const std::string& rest = {}) const {
+    return "/apis/" + group + "/" + version + "/namespaces/" + ns_ + "/cars" + rest;
+  }
+};
+
+TEST_F(CustomApi, JsonIsTheOnlyForm) {
+  define("json.example.com");
+  ASSERT_EQ(post(at("json.example.com", "v1"), "{'kind':'Car','apiVersion':'json.example.com/v1','metadata':{'name':'a'},'spec':{'color':'red'}}").status, 201u);
+  EXPECT_EQ(get(at("json.example.com", "v1", "/a"), "application/vnd.kubernetes.protobuf").status, 406u);
+  const auto either = get(at("json.example.com", "v1"), "application/vnd.kubernetes.protobuf,application/json");
+  EXPECT_EQ(either.status, 200u);
+  EXPECT_EQ(either.headers.value_or("Content-Type", ""), "application/json");
+  EXPECT_EQ(either.at("/items/0/kind"), "Car");
+  EXPECT_EQ(either.at("/kind"), "CarList");
+  EXPECT_EQ(send("POST", at("json.example.com", "v1"), "x", {{"Content-Type", "application/vnd.kubernetes.protobuf"}}).status, 415u);
+  EXPECT_EQ(patch(at("json.example.com", "v1", "/a"), "{'spec':{'color':'blue'}}", "strategic-merge-patch").status, 415u);
+  EXPECT_NE(get(at("json.example.com", "v1", "/a"), "application/yaml").body.find("color: red"), std::string::npos);
+  const auto partial = get(at("json.example.com", "v1"), "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1");
+  EXPECT_EQ(partial.at("/items/0/metadata/name"), "a");
+  EXPECT_EQ(partial.at("/items/0/spec"), "");
+}
+
+TEST_F(CustomApi, VersionsAreTheSameObjects) {
+  define("versions.example.com");
+  ASSERT_EQ(post(at("versions.example.com", "v1beta1"), "{'metadata':{'name':'a'},'spec':{'color':'red'}}").status, 201u);
+  EXPECT_EQ(get(at("versions.example.com", "v1", "/a")).at("/apiVersion"), "versions.example.com/v1");
+  EXPECT_EQ(get(at("versions.example.com", "v1beta1", "/a")).at("/apiVersion"), "versions.example.com/v1beta1");
+  const auto group = get("/apis/versions.example.com");
+  EXPECT_EQ(group.at("/preferredVersion/version"), "v1");
+  EXPECT_EQ(group.at("/versions/1/version"), "v1beta1");
+  EXPECT_EQ(get("/openapi/v3").at("/paths/apis~1versions.example.com~1v1") == "", false);
+  EXPECT_EQ(get("/openapi/v3/apis/versions.example.com/v1").at("/components/schemas/com.example.versions.v1.Car/properties/spec/properties/color/type"), "string");
+  // With a webhook between the versions, that of the store is served and no other.
+  define("webhook.example.com", "", "'strategy':'Webhook','webhook':{'clientConfig':{'url':'https://x.example.com'},'conversionReviewVersions':['v1']}");
+  EXPECT_EQ(get(at("webhook.example.com", "v1")).status, 200u);
+  EXPECT_EQ(get(at("webhook.example.com", "v1beta1")).status, 404u);
+}
+
+TEST_F(CustomApi, WatchesSelectorsAndUpdates) {
+  define("watch.example.com");
+  const auto car = [](const std::string& name, const std::string& color) { return "{'metadata':{'name':'" + name + "'},'spec':{'color':'" + color + "'}}"; };
+  ASSERT_EQ(post(at("watch.example.com", "v1"), car("a", "red")).status, 201u);
+  const auto list = get(at("watch.example.com", "v1"));
+  const auto events = watch(at("watch.example.com", "v1", "?watch=true&resourceVersion=" + list.at("/metadata/resourceVersion")), 3, [&] {
+    post(at("watch.example.com", "v1"), car("b", "blue"));
+    patch(at("watch.example.com", "v1", "/a"), "{'spec':{'color':'blue'}}");
+    del(at("watch.example.com", "v1", "/b"));
+  });
+  EXPECT_EQ(texts(events), (std::vector<std::string>{"ADDED b", "MODIFIED a", "DELETED b"}));
+  EXPECT_EQ(std::string(events[1].at("object").at("apiVersion").as_string()), "watch.example.com/v1");
+  ASSERT_EQ(post(at("watch.example.com", "v1"), car("c", "green")).status, 201u);
+  const auto green = get(at("watch.example.com", "v1", "?fieldSelector=spec.color=green"));
+  EXPECT_EQ(green.at("/items/0/metadata/name"), "c");
+  EXPECT_EQ(green.at("/items/1"), "");
+  EXPECT_EQ(get(at("watch.example.com", "v1", "?fieldSelector=spec.size=1")).status, 400u);
+  const auto now = get(at("watch.example.com", "v1", "/c"));
+  EXPECT_EQ(put(at("watch.example.com", "v1", "/c"), "{'metadata':{'name':'c','resourceVersion':'1'},'spec':{'color':'x'}}").status, 409u);
+  EXPECT_EQ(put(at("watch.example.com", "v1", "/c"),
+                "{'metadata':{'name':'c','resourceVersion':'" + now.at("/metadata/resourceVersion") + "'},'spec':{'color':'x'}}").status, 200u);
+  EXPECT_EQ(put(at("watch.example.com", "v1", "/d"), car("d", "x")).status, 404u) << "a PUT makes no new object";
+}
+
+TEST_F(CustomApi, ADefinitionThatChangesEndsItsWatches) {
+  define("change.example.com");
+  ASSERT_EQ(post(at("change.example.com", "v1"), "{'metadata':{'name':'a'},'spec':{'color':'red','size':3}}").status, 201u);
+  EXPECT_EQ(get(at("change.example.com", "v1", "/a")).at("/spec/size"), "") << "pruned";
+  const auto events = watch(at("change.example.com", "v1", "?watch=true"), 5, [&] {
+    const auto changed = patch(std::string(kDefinitions) + "/cars.change.example.com", cars("change.example.com", ",'size':{'type':'integer','default':7}"));
+    EXPECT_EQ(changed.status, 200u) << changed.body;
+  });
+  EXPECT_EQ(texts(events), (std::vector<std::string>{"ADDED a"})) << "then it ends, and the client resumes";
+  EXPECT_TRUE(until([&] { return get(at("change.example.com", "v1", "/a")).at("/spec/size") == "7"; })) << "what is read gets the new default";
+  // What people do wrong with definitions.
+  EXPECT_EQ(patch(std::string(kDefinitions) + "/cars.change.example.com", "{'spec':{'scope':'Cluster'}}").at("/message"),
+            "CustomResourceDefinition.apiextensions.k8s.io \"cars.change.example.com\" is invalid: spec.scope: Invalid value: \"Cluster\": field is immutable");
+  auto other = cars("change.example.com", "");
+  for (auto p = other.find("'plural':'cars'"); p != std::string::npos; p = other.find("'plural':'cars'")) other.replace(p, 15, "'plural':'autos'");
+  other.replace(other.find("'name':'cars."), 13, "'name':'autos.");
+  ASSERT_EQ(post(kDefinitions, other).status, 201u);
+  EXPECT_TRUE(until([&] { return get(std::string(kDefinitions) + "/autos.change.example.com").body.find("\\\"car\\\" is already in use") != std::string::npos; }))
+      << get(std::string(kDefinitions) + "/autos.change.example.com").body;
+  EXPECT_EQ(get("/apis/change.example.com/v1/autos").status, 404u);
+}
+
+TEST_F(CustomApi, TheClientListsAndFollowsThem) {
+  define("client.example.com");
+  ASSERT_EQ(post(at("client.example.com", "v1"), "{'metadata':{'name':'a'},'spec':{'color':'red'}}").status, 201u);
+  const auto config = kube::load_kubeconfig(server().kubeconfig());
+  ASSERT_TRUE(config);
+  const auto client = kube::make_client(loop_.executor(), *config, "test");
+  ASSERT_TRUE(client);
+  const auto kind = kube::make_custom_kind({"client.example.com", "v1", "Car", "cars", "car"});
+  loop_.run([&]() -> Task<> {
+    const kube::ListOptions all;
+    auto listed = fairlead::test::value(co_await (*client)->list_of(*kind, ns_, all));
+    if (listed.items.size() != 1) throw std::runtime_error("one car");
+    auto& car = static_cast<kube::CustomObject&>(*listed.items[0]);
+    if (kube::member(car, "spec") != json::value{{"color", "red"}}) throw std::runtime_error("its spec");
+    kube::set_member(car, "spec", json::value{{"color", "blue"}});
+    kube::CustomObject updated;
+    auto done = co_await (*client)->update_into(*kind, car, "", updated);
+    fairlead::test::value(std::move(done), "update");
+    if (updated.metadata().generation() != 2) throw std::runtime_error("generation");
+  });
+  const auto informer = kube::make_informer_core(*client, *kind, {});
+  informer->start();
+  EXPECT_TRUE(until([&] { return informer->has_synced() && informer->all().size() == 1; }));
+  ASSERT_EQ(post(at("client.example.com", "v1"), "{'metadata':{'name':'b'}}").status, 201u);
+  EXPECT_TRUE(until([&] { return informer->get(ns_ + "/b") != nullptr; }));
+  loop_.run([&]() -> Task<> { co_await informer->stop(); });
+}
+
+TEST(CustomResources, SurviveARestart) {
+  TestServer s;
+  const auto config = s.kubeconfig();
+  const auto made = run_shell(config, "kubectl apply -f deploy/lb-crds.yaml && kubectl wait crd/communities.metallb.io --for=condition=Established --timeout=10s && "
+                                      "kubectl apply -f -", "apiVersion: metallb.io/v1beta1\nkind: Community\nmetadata: {name: c}\nspec: {communities: [{name: a, value: '1:2'}]}\n");
+  ASSERT_EQ(made.exit_code, 0) << made.all();
+  s.restart();
+  EXPECT_EQ(run_shell(config, "kubectl get community c -o jsonpath='{.spec.communities[0].value}'").out, "1:2") << "served from the first request on";
 }
 
 TEST_F(Api, AccessReviews) {

@@ -67,6 +67,16 @@ class Kubectl : public ::testing::TestWithParam<const char*> {
     EXPECT_NE(r.exit_code, 0) << "kubectl " << args << " was accepted:\n" << r.all() << input;
     return r.all();
   }
+  // Waits until the object is not there any more. (kubectl 1.20's wait fails when it is gone already.)
+  void gone(const std::string& what) {
+    std::string said;
+    for (int i = 0; i < 200; ++i) {
+      said = run("get " + what).all();
+      if (said.find("NotFound") != std::string::npos) return;
+      std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    }
+    ADD_FAILURE() << what << " is still there: " << said;
+  }
   bool old() const { return std::string(GetParam()) == "1.20"; }
   std::string binary_, ns_;
   static inline int count_ = 0;
@@ -412,7 +422,79 @@ TEST_P(Kubectl, AddressesAndServiceRanges) {
               HasSubstr("is not in the valid range"));
   EXPECT_THAT(must("get servicecidr " + name + " -o jsonpath='{.status.conditions[0].message}'"), HasSubstr("still IPAddresses referencing"));
   must("delete svc far");
-  must("wait servicecidr/" + name + " --for=delete --timeout=40s");
+  gone("servicecidr " + name);
+}
+
+// The definitions that load balancer pools need, as a user applies them, and objects as MetalLB's users write them.
+TEST_P(Kubectl, CustomResources) {
+  must("apply -f deploy/lb-crds.yaml");
+  must("wait crd/ipaddresspools.metallb.io crd/bgppeers.metallb.io --for=condition=Established --timeout=10s");
+  EXPECT_THAT(must("get crd ipaddresspools.metallb.io"), AllOf(HasSubstr("CREATED AT"), HasSubstr("20")));
+  EXPECT_EQ(must("get crd ipaddresspools.metallb.io -o jsonpath='{.status.acceptedNames.listKind} {.status.storedVersions}'"),
+            "IPAddressPoolList [\"v1beta1\"]");
+  EXPECT_THAT(must("api-resources --api-group=metallb.io"),
+              AllOf(HasSubstr("ipaddresspools"), HasSubstr("IPAddressPool"), HasSubstr("bgppeers"), HasSubstr("metallb.io/v1beta2")));
+  const std::string pool =
+      "apiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata: {name: lan, labels: {zone: a}}\n"
+      "spec:\n  addresses: [192.0.2.0/28, 192.0.2.32-192.0.2.40]\n  serviceAllocation: {namespaces: [web]}\n";
+  EXPECT_THAT(must("apply -f -", pool), HasSubstr("ipaddresspool.metallb.io/lan created"));
+  EXPECT_THAT(must("apply -f -", pool), HasSubstr("ipaddresspool.metallb.io/lan unchanged"));
+  EXPECT_THAT(must("get ipaddresspools"), AllOf(HasSubstr("AUTO ASSIGN"), HasSubstr("true          false"),
+                                                HasSubstr("[\"192.0.2.0/28\",\"192.0.2.32-192.0.2.40\"]")));
+  EXPECT_EQ(must("get ipaddresspool lan -o jsonpath='{.spec.autoAssign} {.metadata.generation}'"), "true 1") << "the default is stored";
+  must("apply -f -", "apiVersion: metallb.io/v1beta2\nkind: BGPPeer\nmetadata: {name: tor}\n"
+                     "spec: {myASN: 64512, peerASN: 4200000000, peerAddress: 192.0.2.1}\n");
+  EXPECT_THAT(must("get bgppeers"), MatchesRegex("NAME +ADDRESS +ASN +BFD PROFILE +MULTI HOPS\ntor +192.0.2.1 +4200000000 *\n"));
+  EXPECT_EQ(must("get bgppeer tor -o jsonpath='{.spec.peerPort}'"), "179");
+
+  // Bad input: the field and the reason, and nothing is stored.
+  const auto bad = [&](const std::string& spec) {
+    return refused("create -f -", "apiVersion: metallb.io/v1beta2\nkind: BGPPeer\nmetadata: {name: bad}\nspec: " + spec + "\n");
+  };
+  EXPECT_THAT(bad("{peerASN: 1}"), HasSubstr("The BGPPeer \"bad\" is invalid: spec.myASN: Required value"));
+  EXPECT_THAT(bad("{myASN: 1, peerPort: 0}"), HasSubstr("spec.peerPort: Invalid value: 0: spec.peerPort in body should be greater than or equal to 1"));
+  EXPECT_THAT(bad("{myASN: one}"), HasSubstr("spec.myASN: Invalid value: \"string\": spec.myASN in body must be of type integer: \"string\""));
+  EXPECT_THAT(bad("{myASN: 1, dynamicASN: both}"),
+              HasSubstr("spec.dynamicASN: Unsupported value: \"both\": supported values: \"internal\", \"external\""));
+  EXPECT_THAT(refused("get bgppeer bad"), HasSubstr("bgppeers.metallb.io \"bad\" not found"));
+  if (!old()) {
+    EXPECT_THAT(refused("create --validate=strict -f -", "apiVersion: metallb.io/v1beta2\nkind: BGPPeer\nmetadata: {name: bad}\nspec: {myASN: 1, asn: 2}\n"),
+                HasSubstr("unknown field \"spec.asn\""));
+  }
+  must("create --validate=false -f -", "apiVersion: metallb.io/v1beta2\nkind: BGPPeer\nmetadata: {name: pruned}\nspec: {myASN: 1, asn: 2}\n");
+  EXPECT_EQ(must("get bgppeer pruned -o jsonpath='{.spec.asn}'"), "");
+
+  // Patches; the status is written apart from the rest.
+  must(R"(patch ipaddresspool lan --type=merge -p '{"spec":{"autoAssign":false},"status":{"x":1}}')");
+  EXPECT_EQ(must("get ipaddresspool lan -o jsonpath='{.spec.autoAssign}{.status.x} {.metadata.generation}'"), "false 2");
+  must(R"(patch ipaddresspool lan --type=json -p '[{"op":"add","path":"/spec/addresses/-","value":"198.51.100.0/24"}]')");
+  EXPECT_EQ(must("get ipaddresspool lan -o jsonpath='{.spec.addresses[2]}'"), "198.51.100.0/24");
+  EXPECT_THAT(refused(R"(patch ipaddresspool lan --type=strategic -p '{"spec":{}}')"),
+              testing::AnyOf(HasSubstr("application/merge-patch+json"), HasSubstr("strategic merge patch is not supported")));
+  const auto url = "/apis/metallb.io/v1beta1/namespaces/" + ns_ + "/ipaddresspools/lan";
+  const auto current = must("get --raw " + url);
+  std::string with_status = current;
+  with_status.replace(with_status.rfind('}'), 1, R"(,"status":{"assigned":7}})");
+  must("replace --raw " + url + "/status -f -", with_status);
+  EXPECT_EQ(must("get ipaddresspool lan -o jsonpath='{.status.assigned} {.metadata.generation}'"), "7 3");
+
+  if (!old()) {
+    EXPECT_THAT(must("explain ipaddresspools.spec.serviceAllocation"), AllOf(HasSubstr("namespaces"), HasSubstr("priority")));
+  }
+  must("label ipaddresspool lan tier=edge");
+  EXPECT_THAT(must("get ipaddresspools -l tier=edge -o name"), HasSubstr("ipaddresspool.metallb.io/lan"));
+  EXPECT_THAT(must("get ipaddresspools -A --field-selector metadata.name=lan -o name"), HasSubstr("lan"));
+
+  // An object with a finalizer keeps the definition; then both go, and with them the resource.
+  must(R"(patch ipaddresspool lan --type=merge -p '{"metadata":{"finalizers":["example.com/keep"]}}')");
+  must("delete -f deploy/lb-crds.yaml --wait=false");
+  must("wait crd/ipaddresspools.metallb.io --for=condition=Terminating --timeout=10s");
+  gone("crd bgppeers.metallb.io");
+  EXPECT_THAT(refused("create -f -", "apiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata: {name: late}\nspec: {addresses: [192.0.2.0/28]}\n"),
+              HasSubstr("create not allowed while custom resource definition is terminating"));
+  must(R"(patch ipaddresspool lan --type=merge -p '{"metadata":{"finalizers":null}}')");
+  gone("crd ipaddresspools.metallb.io");
+  EXPECT_THAT(refused("get --raw " + url), testing::AnyOf(HasSubstr("NotFound"), HasSubstr("could not find")));
 }
 
 TEST(Restart, EverythingIsStillThereAndAllocationsAreKept) {
