@@ -7,6 +7,7 @@
 #include <atomic>
 #include <fstream>
 #include <future>
+#include <memory>
 #include <thread>
 
 #include "base/files.h"
@@ -69,7 +70,9 @@ TEST(Store, HandsInFromManyThreads) {
               on_the_spot += std::this_thread::get_id() == me;
             });
           s->hand_in();
-          (void)put(*s, "beside", "x");
+          const auto beside = std::make_shared<std::promise<bool>>();
+          s->put({.key = "beside", .value = "x"}, [beside](Result<PutResponse> r) { beside->set_value(r.has_value()); });
+          EXPECT_TRUE(beside->get_future().get());
         }
       });
     for (auto& t : threads) t.join();
@@ -94,11 +97,11 @@ TEST(Store, HandsInNothingAfterItFailed) {
   put(*s, "a", "1");
   broken = true;
   for (int i = 0; i < 2; ++i) {
-    std::promise<std::string> answer;  // by this thread, or by the writer if it is just looking at the clock
+    const auto answer = std::make_shared<std::promise<std::string>>();  // by this thread, or by the writer if it is just looking at the clock
     s->gather();
-    s->put({.key = "a", .value = "2"}, [&](Result<PutResponse> r) { answer.set_value(r ? "stored" : r.error().message); });
+    s->put({.key = "a", .value = "2"}, [answer](Result<PutResponse> r) { answer->set_value(r ? "stored" : r.error().message); });
     s->hand_in();
-    const auto said = answer.get_future().get();
+    const auto said = answer->get_future().get();
     EXPECT_NE(said.find("the disk is gone"), std::string::npos) << said;
   }
   EXPECT_EQ(get(*s, "a"), "1");
