@@ -176,7 +176,7 @@ Result<> set_backend_protocol(Context& c, std::string_view v) {
   const auto word = lower(v);
   for (const auto p : {BackendProtocol::http, BackendProtocol::https, BackendProtocol::grpc, BackendProtocol::grpcs})
     if (word == lower(to_string(p))) return c.policy.protocol = p, Result<>{};
-  if (word == "auto_http" || word == "fcgi") return fail(ErrorCode::unimplemented, "\"{}\" is not built; HTTP, HTTPS, GRPC and GRPCS are", v);
+  if (word == "auto_http" || word == "fcgi") return fail(ErrorCode::unimplemented, "\"{}\" is refused by design; HTTP, HTTPS, GRPC and GRPCS are", v);
   return invalid("must be HTTP, HTTPS, GRPC or GRPCS", v);
 }
 
@@ -373,7 +373,7 @@ constexpr Row kRows[] = {
     {"limit-allowlist", ROW_PREFIXES(limits.exempt)},
     {"limit-whitelist", ROW_PREFIXES(limits.exempt)},
     {"auth-type", [](Context& c, std::string_view v) -> Result<> {
-       if (v == "digest") return fail(ErrorCode::unimplemented, "digest authentication is not built");
+       if (v == "digest") return fail(ErrorCode::unimplemented, "digest authentication is refused by design: MD5 of the password is what it keeps");
        if (v != "basic") return invalid("must be basic", v);
        c.policy.basic_auth.enabled = true;
        return {};
@@ -503,6 +503,7 @@ constexpr Row kRows[] = {
     {"proxy-ssl-server-name", [](Context& c, std::string_view v) -> Result<> { FL_TRY(c.policy.backend_tls.send_name, parse_switch(v)); return {}; }, OnError::refuse},
     {"proxy-ssl-protocols", set_backend_tls_versions, OnError::refuse},
     {"proxy-ssl-ciphers", set_backend_ciphers, OnError::refuse},
+    {"service-upstream", ROW_BOOL(service_upstream)},
     {"proxy-body-size", [](Context& c, std::string_view v) -> Result<> { FL_TRY(c.policy.max_body_bytes, parse_size(v)); return {}; }},
     {"proxy-connect-timeout", set_seconds<&Policy::connect_timeout>},
     {"proxy-read-timeout", set_seconds<&Policy::read_timeout>},
@@ -518,29 +519,28 @@ struct Known {
   OnError on_error = OnError::ignore;
 };
 
-// Known to ingress-nginx, without an effect here. Those that protect close the route.
-constexpr Known kNotBuilt[] = {
+// Known to ingress-nginx, and refused by design: each says what is so instead. Those that protect close the route.
+constexpr Known kRefused[] = {
     {"auth-keepalive", "connections to the authentication service are always kept"},
     {"auth-keepalive-requests", "connections to the authentication service are always kept"},
     {"auth-keepalive-timeout", "connections to the authentication service are always kept"},
     {"auth-keepalive-share-vars", "connections to the authentication service are always kept"},
     {"enable-global-auth", "there is no global authentication"},
-    {"affinity-canary-behavior", "refused by design: a client's cookie binds it to an endpoint, never to the canary or the main service"},
-    {"session-cookie-conditional-samesite-none", "refused by design: the browsers that it is for are gone"},
-    {"upstream-hash-by-subset", "refused by design: a key has one endpoint; few keys move when endpoints change"},
-    {"upstream-hash-by-subset-size", "refused by design: a key has one endpoint; few keys move when endpoints change"},
-    {"service-upstream", "requests go to endpoints, never to the Service's address"},
-    {"server-alias", "refused by design: a host is a rule of its own, so that one can see who owns it"},
-    {"default-backend", "refused by design: spec.defaultBackend is what Ingress v1 has; a service without endpoints is 503"},
-    {"custom-http-errors", "refused by design: error answers are the backend's to make, and are passed on whole"},
-    {"disable-proxy-intercept-errors", "refused by design: no answer is intercepted"},
+    {"affinity-canary-behavior", "a client's cookie binds it to an endpoint, never to the canary or the main service"},
+    {"session-cookie-conditional-samesite-none", "the browsers that it is for are gone"},
+    {"upstream-hash-by-subset", "a key has one endpoint; few keys move when endpoints change"},
+    {"upstream-hash-by-subset-size", "a key has one endpoint; few keys move when endpoints change"},
+    {"server-alias", "a host is a rule of its own, so that one can see who owns it"},
+    {"default-backend", "spec.defaultBackend is what Ingress v1 has; a service without endpoints is 503"},
+    {"custom-http-errors", "error answers are the backend's to make, and are passed on whole"},
+    {"disable-proxy-intercept-errors", "no answer is intercepted"},
     {"connection-proxy-header", "the Connection header is the router's own"},
-    {"ssl-passthrough", "not built"},
-    {"ssl-ciphers", "refused by design: TLS 1.2 and 1.3 with authenticated ciphers for all hosts"},
-    {"ssl-prefer-server-ciphers", "refused by design: TLS 1.2 and 1.3 with authenticated ciphers for all hosts"},
-    {"limit-rate", "refused by design: a connection is slowed by its own back-pressure alone"},
-    {"limit-rate-after", "refused by design: a connection is slowed by its own back-pressure alone"},
-    {"limit-rate-zone", "refused by design: a connection is slowed by its own back-pressure alone"},
+    {"ssl-passthrough", "what is not decrypted cannot be routed by path, checked or counted; use a Service of type LoadBalancer"},
+    {"ssl-ciphers", "TLS 1.2 and 1.3 with authenticated ciphers for all hosts"},
+    {"ssl-prefer-server-ciphers", "TLS 1.2 and 1.3 with authenticated ciphers for all hosts"},
+    {"limit-rate", "a connection is slowed by its own back-pressure alone"},
+    {"limit-rate-after", "a connection is slowed by its own back-pressure alone"},
+    {"limit-rate-zone", "a connection is slowed by its own back-pressure alone"},
     {"proxy-buffering", "bodies are streamed both ways, with bounded memory"},
     {"proxy-buffers-number", "bodies are streamed both ways, with bounded memory"},
     {"proxy-buffer-size", "bodies are streamed both ways, with bounded memory"},
@@ -549,26 +549,26 @@ constexpr Known kNotBuilt[] = {
     {"proxy-request-buffering", "bodies are streamed both ways, with bounded memory"},
     {"client-body-buffer-size", "bodies are streamed both ways, with bounded memory"},
     {"proxy-http-version", "1.1, or 2 where backend-protocol is GRPC or GRPCS"},
-    {"proxy-cookie-domain", "not built"},
-    {"proxy-cookie-path", "refused by design: cookies are passed on as the backend sets them"},
-    {"proxy-redirect-from", "refused by design: redirects are passed on as the backend makes them; it is told X-Forwarded-Host and X-Forwarded-Prefix"},
-    {"proxy-redirect-to", "refused by design: redirects are passed on as the backend makes them; it is told X-Forwarded-Host and X-Forwarded-Prefix"},
-    {"preserve-trailing-slash", "refused by design: redirects keep the path as it came"},
-    {"relative-redirects", "refused by design: redirects name scheme and host"},
+    {"proxy-cookie-domain", "cookies are passed on as the backend sets them"},
+    {"proxy-cookie-path", "cookies are passed on as the backend sets them"},
+    {"proxy-redirect-from", "redirects are passed on as the backend makes them; it is told X-Forwarded-Host and X-Forwarded-Prefix"},
+    {"proxy-redirect-to", "redirects are passed on as the backend makes them; it is told X-Forwarded-Host and X-Forwarded-Prefix"},
+    {"preserve-trailing-slash", "redirects keep the path as it came"},
+    {"relative-redirects", "redirects name scheme and host"},
     {"http2-push-preload", "HTTP/2 push is obsolete"},
     {"enable-access-log", "the access log is on or off for the whole router"},
-    {"enable-rewrite-log", "refused by design: `check --request` tells how a path is rewritten"},
-    {"enable-opentelemetry", "refused by design: trace context is forwarded; the router has no spans of its own"},
-    {"opentelemetry-trust-incoming-span", "refused by design: trace context is forwarded; the router has no spans of its own"},
-    {"opentelemetry-operation-name", "refused by design: trace context is forwarded; the router has no spans of its own"},
+    {"enable-rewrite-log", "`check --request` tells how a path is rewritten"},
+    {"enable-opentelemetry", "trace context is forwarded; the router has no spans of its own"},
+    {"opentelemetry-trust-incoming-span", "trace context is forwarded; the router has no spans of its own"},
+    {"opentelemetry-operation-name", "trace context is forwarded; the router has no spans of its own"},
     {"enable-modsecurity", "there is no web application firewall", OnError::refuse},
     {"enable-owasp-core-rules", "there is no web application firewall", OnError::refuse},
     {"modsecurity-transaction-id", "there is no web application firewall"},
-    {"denylist-source-range-header", "refused by design: addresses are those of connections, or of a trusted proxy in front"},
+    {"denylist-source-range-header", "addresses are those of connections, or of a trusted proxy in front"},
 };
 
-const Known* not_built(std::string_view name) {
-  for (const auto& k : kNotBuilt)
+const Known* refused(std::string_view name) {
+  for (const auto& k : kRefused)
     if (k.name == name) return &k;
   return nullptr;
 }
@@ -712,10 +712,10 @@ Policy parse_annotations(const std::map<std::string, std::string>& annotations, 
     if (std::any_of(std::begin(kRows), std::end(kRows), [&](const Row& r) { return r.name == name; })) continue;
     if (is_snippet(name)) {
       note(key, Severity::error, "SnippetRefused", "snippets of another program's configuration are refused by design; it has no effect");
-    } else if (const auto* known = not_built(name)) {
+    } else if (const auto* known = refused(name)) {
       const bool refuse = known->on_error == OnError::refuse && trim(value, kBlank) != "false" && trim(value, kBlank) != "off";
       if (refuse) policy.refuse = fmt::format("{}: {}", name, known->why);
-      note(key, refuse ? Severity::error : Severity::warning, "AnnotationNotBuilt", std::string(known->why) + (refuse ? "; all requests are refused" : "; it has no effect"));
+      note(key, refuse ? Severity::error : Severity::warning, "AnnotationRefused", fmt::format("refused by design: {}{}", known->why, refuse ? "; all requests are refused" : "; it has no effect"));
     } else {
       note(key, Severity::warning, "UnknownAnnotation", "is not known; it has no effect");
     }

@@ -424,7 +424,8 @@ struct Compiler::Impl {
     return out;
   }
 
-  // Null with a reason when there is no such service port. `p`: who gets the diagnostics.
+  // Null with a reason when there is no such service port. `p`: who gets the diagnostics. With service-upstream, the Service's own
+  // address instead of its endpoints, where it has one.
   std::shared_ptr<const Upstream> upstream(Run& run, const ParsedIngress* p, const Policy& policy, const BackendRef& ref, const std::string& field, std::string& why_not) {
     const auto service = run.objects.services.find(ref.service);
     if (service == run.objects.services.end()) return why_not = fmt::format("Service {} does not exist", ref.service), nullptr;
@@ -434,7 +435,12 @@ struct Compiler::Impl {
       if (ref.port_name.empty() ? p.port() == ref.port_number : p.name() == ref.port_name) port = &p;
     if (!port) return why_not = fmt::format("Service {} has no port {}", ref.service, ref.port_name.empty() ? std::to_string(ref.port_number) : ref.port_name), nullptr;
     const auto name = fmt::format("{}:{}", ref.service, port->port());
-    return remember(run, name, way_to(run, p, policy, ref.service, "", port->appprotocol(), field), [&] { return endpoints_of(run, ref.service, port->name()); });
+    auto way = way_to(run, p, policy, ref.service, "", port->appprotocol(), field);
+    if (const auto ip = IpAddress::parse(service->second->spec().clusterip()); policy.service_upstream && ip) {
+      const SocketAddress address{*ip, static_cast<Port>(port->port())};
+      return remember(run, name + " (service)", std::move(way), [&] { return std::vector<Endpoint>{{address, endpoint_hash(address)}}; });
+    }
+    return remember(run, name, std::move(way), [&] { return endpoints_of(run, ref.service, port->name()); });
   }
 
   // The value of this name and way, made once a run; the same object as before when nothing about it has changed.
@@ -539,12 +545,17 @@ struct Compiler::Impl {
     policy->send_timeout = p.policy.send_timeout;
     policy->retries.tries = 2;
     policy->ssl_redirect = false;
+    policy->protocol = request.https ? BackendProtocol::https : BackendProtocol::http;
+    // Checked as the Ingress's own backends are (proxy-ssl-verify), by the name in the URL.
+    policy->backend_tls = p.policy.backend_tls;
+    policy->backend_tls.name = request.host;
+    policy->backend_tls.send_name = !IpAddress::parse(request.host);
     policy->finish();
     const auto field = fmt::format("metadata.annotations[{}{}]", kAnnotationPrefix, annotation);
-    if (request.https) return report(run, p, Severity::error, field, "AnnotationNotBuilt", fmt::format("HTTPS is not built here; {}", consequence));
     std::string why_not;
     auto up = upstream_of_host(run, *policy, request.host, request.port, why_not);
     if (!up) return report(run, p, Severity::error, field, "BackendNotFound", fmt::format("{}; {}", why_not, consequence));
+    if (!up->transport.usable()) return report(run, p, Severity::error, field, "BackendTlsNotUsable", fmt::format("TLS cannot be set up, see proxy-ssl-*; {}", consequence));
     request.target = std::make_shared<const Target>(Target{std::move(policy), std::move(up)});
   }
 

@@ -199,6 +199,7 @@ struct Policy {
   // the backend
   Canary canary;
   CookieAffinity affinity;
+  bool service_upstream = false;  // to the Service's address instead of its endpoints
   Balance balance = Balance::round_robin;
   std::optional<Template> hash_by;
   std::optional<BackendProtocol> protocol;  // none: as the Service's port says, else http

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <mutex>
 
+#include "base/pki.h"
 #include "tests/ingress/serving.h"
 
 namespace fairlead::ingress {
@@ -309,6 +310,27 @@ TEST(ExternalAuth, AServiceOfTheClusterIsAskedAtItsEndpoints) {
   Backends backend(answering([](const std::string&) { return ok("served"); }));
   Serving s(one_service("web", backend.port(), annotations({{"auth-url", "http://auth.other.svc.cluster.local/"}})) + service_yaml("auth", {"127.0.0.1"}, "other", service.port()));
   EXPECT_THAT(s.ask(kGet), EndsWith("served"));
+}
+
+// The service behind TLS: another router in front of it.
+TEST(ExternalAuth, OverHttps) {
+  Backends service(answering([](const std::string& r) { return answer(r.find("Bearer good") != std::string::npos ? "200 OK" : "401 Unauthorized"); }));
+  WorkerOptions tls;
+  tls.https = {{IpAddress::v4(127, 0, 0, 1), 0}};
+  Serving front(one_service("auth", service.port(), "{}", {"127.0.0.1"}, ""), tls);
+  Backends backend(answering([](const std::string&) { return ok("served"); }));
+  const auto url = fmt::format("https://127.0.0.1:{}/check", front.router().bound().at(1).port);
+  Serving s(one_service("web", backend.port(), annotations({{"auth-url", url}})));
+  EXPECT_THAT(s.ask("GET / HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer good\r\n\r\n"), EndsWith("served"));
+  EXPECT_THAT(s.ask(kGet), StartsWith("HTTP/1.1 401 "));
+  // Checked, and not who it should be; and with nothing to check by.
+  const auto ca = pki::make_ca("somebody", std::chrono::hours(1));
+  std::string pem = "    ";
+  for (const char c : ca->certificate_pem) pem += c == '\n' ? std::string("\n    ") : std::string(1, c);
+  const auto secret = "---\napiVersion: v1\nkind: Secret\nmetadata: {name: ca}\nstringData:\n  ca.crt: |\n" + pem + "\n";
+  const auto checked = annotations({{"auth-url", url}, {"proxy-ssl-verify", "on"}, {"proxy-ssl-secret", "ca"}});
+  EXPECT_THAT(Serving(one_service("web", backend.port(), checked) + secret, {}, 1, false).ask("GET / HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer good\r\n\r\n"), StartsWith("HTTP/1.1 503 "));
+  EXPECT_THAT(Serving(one_service("web", backend.port(), checked), {}, 1, false).ask("GET / HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer good\r\n\r\n"), StartsWith("HTTP/1.1 503 "));
 }
 
 TEST(ExternalAuth, AMissingConfigMapRefuses) {

@@ -212,6 +212,16 @@ TEST(Compile, TwoDefaultClassesTheNewestThenTheLowerName) {
   EXPECT_EQ(defaults(theirs, old, ours, old), 0u);
 }
 
+TEST(Compile, ServiceUpstreamGoesToTheServicesAddress) {
+  auto yaml = service_yaml("web", {"10.0.0.1", "10.0.0.2"}) + ingress_yaml("a", "h", "/", "Prefix", "web", "{nginx.ingress.kubernetes.io/service-upstream: \"true\"}") + ingress_yaml("b", "i", "/", "Prefix", "web");
+  yaml.replace(yaml.find("spec: {ports"), 7, "spec: {clusterIP: 10.96.0.9, ");
+  const auto c = compile(yaml);
+  const auto endpoints = [&](const char* host) { return c.table->match(host, "/").route->target.upstream->endpoints; };
+  ASSERT_EQ(endpoints("h").size(), 1u);
+  EXPECT_EQ(endpoints("h")[0].address.to_string(), "10.96.0.9:80");
+  EXPECT_EQ(endpoints("i").size(), 2u);
+}
+
 TEST(Compile, RegularExpressionsRuleAWholeHost) {
   const auto c = compile(service_yaml("re", {"10.0.0.1"}) + service_yaml("plain", {"10.0.0.1"}) +
                          ingress_yaml("a", "h", "/api/v[0-9]+/(.*)", "ImplementationSpecific", "re", "{nginx.ingress.kubernetes.io/use-regex: \"true\"}") +
