@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <utility>
 
 namespace fairlead::ingress {
 
@@ -30,6 +31,7 @@ Result<> Reactor::add(int fd, Handler& handler, std::uint32_t events) {
   e.events = events;
   e.data.ptr = &handler;
   if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &e) != 0) return fail_errno(errno, "epoll_ctl");
+  handler.watched_ = fd;
   return {};
 }
 
@@ -95,6 +97,7 @@ void Reactor::set_timer(Handler& h, std::int64_t milliseconds) {
 }
 
 void Reactor::forget(Handler& h) {
+  if (const int fd = std::exchange(h.watched_, -1); fd >= 0) ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd, nullptr);
   h.deadline_ = 0;
   unlink(h);
   if (!h.later_) return;

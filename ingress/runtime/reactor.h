@@ -33,6 +33,7 @@ class Handler {
   Handler* next_ = nullptr;
   bool linked_ = false;
   bool later_ = false;
+  int watched_ = -1;  // the descriptor given to add()
 };
 
 class Reactor {
@@ -49,7 +50,9 @@ class Reactor {
   void bury(std::unique_ptr<Handler> handler);
   // Milliseconds from now; 0 takes the timer away.
   void set_timer(Handler& handler, std::int64_t milliseconds);
-  void forget(Handler& handler);  // it is about to go
+  // It is about to go; before its descriptor is closed. Closing alone does not end the events: a child process that is just being
+  // started holds the same open file for a moment.
+  void forget(Handler& handler);
   std::int64_t now_ms() const { return now_ms_; }       // steady, of this round
   std::int64_t now_us() const { return now_us_; }
   // Called once a round after all events and deferred work.
