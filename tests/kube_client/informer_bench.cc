@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 
 #include "base/http/server.h"
+#include "kube/api.h"
 #include "kube/codec.h"
 #include "kube/informer.h"
 #include "kube/proto/core/v1/pod.pb.h"

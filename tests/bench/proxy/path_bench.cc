@@ -104,12 +104,12 @@ double cpu_us() {
   return static_cast<double>(t.tv_sec) * 1e6 + static_cast<double>(t.tv_nsec) / 1e3;
 }
 
-struct Figure {
+struct PathFigure {
   double per_second = 0, cpu_us = 0;
 };
 
-Figure rate(const testnet::Namespace& client, const SocketAddress& to, double seconds) {
-  Figure out;
+PathFigure rate(const testnet::Namespace& client, const SocketAddress& to, double seconds) {
+  PathFigure out;
   client.in([&] {
     const auto begin = Steady::now();
     const double cpu = cpu_us();
@@ -163,7 +163,7 @@ int main(int argc, char** argv) {
   constexpr int kRounds = 5;
   struct Row {
     std::string name;
-    std::vector<Figure> figures;
+    std::vector<PathFigure> figures;
   };
   std::vector<Row> rows{{"direct", {}}, {"routed, no rules", {}}, {"one hand-written rule", {}}};
   for (const auto n : sizes) rows.push_back({fmt::format("service, of {}", n), {}});
@@ -224,23 +224,23 @@ int main(int argc, char** argv) {
       if (auto done = dataplane->remove_all_owned(); !done) die(done.error().message);
     }
   }
-  const auto sorted = [](const Row& r, double Figure::*what) {
+  const auto sorted = [](const Row& r, double PathFigure::*what) {
     std::vector<double> v;
     for (const auto& f : r.figures) v.push_back(f.*what);
     std::sort(v.begin(), v.end());
     return v;
   };
   const auto middle = static_cast<std::size_t>(kRounds / 2);
-  const double yardstick = sorted(rows[2], &Figure::cpu_us)[middle], rate_of_rule = sorted(rows[2], &Figure::per_second)[middle];
+  const double yardstick = sorted(rows[2], &PathFigure::cpu_us)[middle], rate_of_rule = sorted(rows[2], &PathFigure::per_second)[middle];
   fmt::print("connect, request, answer, reset: one client thread, {} rounds of {} s in turn\n\n", kRounds, seconds);
   fmt::print("{:<28} {:>10} {:>10} {:>10} {:>18} {:>16} {:>18}\n", "path", "median /s", "min /s", "max /s", "of the one rule's", "CPU us, median", "of the one rule's");
   for (const auto& r : rows) {
-    const auto rates = sorted(r, &Figure::per_second), cpu = sorted(r, &Figure::cpu_us);
+    const auto rates = sorted(r, &PathFigure::per_second), cpu = sorted(r, &PathFigure::cpu_us);
     fmt::print("{:<28} {:>10.0f} {:>10.0f} {:>10.0f} {:>17.0f}% {:>16.1f} {:>17.0f}%\n", r.name, rates[middle], rates.front(), rates.back(),
                rates[middle] * 100 / rate_of_rule, cpu[middle], cpu[middle] * 100 / yardstick);
   }
   double slowest = 1e9;
-  for (std::size_t i = 0; i < sizes.size(); ++i) slowest = std::min(slowest, sorted(rows[3 + i], &Figure::per_second)[middle] / rate_of_rule);
+  for (std::size_t i = 0; i < sizes.size(); ++i) slowest = std::min(slowest, sorted(rows[3 + i], &PathFigure::per_second)[middle] / rate_of_rule);
   fmt::print("\nslowest path through a service, of the one rule's rate: {:.2f} (aim: never below 1)\n", slowest);
   fmt::print("\nends of connections that came too fast to be read: {} times\n", losses);
   fmt::print("\nthe first connection to a service, from connect() to the answer, 100 services each\n\n{:<28} {:>10} {:>10} {:>22}\n", "path", "p50 us", "p99 us",
