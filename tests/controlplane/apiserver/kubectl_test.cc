@@ -328,6 +328,12 @@ TEST_P(Kubectl, DeployFilesCanBeApplied) {
     for (const std::string side : {"client", "server"}) {
       if (objects == 0) continue;
       const auto r = run_shell(server().kubeconfig(), binary_ + " apply --dry-run=" + side + " -f -", served);
+      // kubectl 1.20 asks OpenAPI v2 whether a server can try, and ours has no definitions of custom resources there.
+      if (side == "server" && old() && served.find("\"kind\":\"CustomResourceDefinition\"") != std::string::npos) {
+        EXPECT_NE(r.exit_code, 0);
+        EXPECT_THAT(r.err, HasSubstr("failed to check CRD"));
+        continue;
+      }
       EXPECT_EQ(r.exit_code, 0) << side << ": " << r.all();
       const std::string mark = side == "client" ? "(dry run)" : "(server dry run)";
       std::size_t marks = 0;
